@@ -1,0 +1,14 @@
+"""`stepdistill evaluate`: all students and the teacher on the same test set."""
+
+from __future__ import annotations
+
+from stepdistill.cli.options import File, Json, Quiet, Set, opened
+
+
+def evaluate(file: File, set_: Set = None, quiet: Quiet = False, json: Json = False) -> None:
+    """Measure the trained students and the teacher on the test split; print the table."""
+    with opened(file, set_, quiet or json) as work:
+        records = work.evaluate()
+    from stepdistill.cli.table import show
+
+    show(work, records, json)

@@ -1,0 +1,71 @@
+"""The `stepdistill` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import typer
+
+import stepdistill
+from stepdistill.cli import annotate, evaluate, init, predict, run, tasks, train
+from stepdistill.errors import StepdistillError
+
+app = typer.Typer(
+    name="stepdistill",
+    help="Turn an LLM and a pile of text into a small model that does the same job, by teaching it "
+    "the LLM's reasoning as well as its answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("annotate")(annotate.annotate)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("tasks")(tasks.tasks)
+app.command("init")(init.init)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stepdistill {stepdistill.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: 0 done, 2 a user's error in one line, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False)
+    except StepdistillError as error:
+        _say(f"Error: {error}")
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        _say("Interrupted; finished work is kept. Run the same command to go on.")
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); nothing is wrong. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(line: str) -> None:
+    # One line, whatever the message quotes; control characters of hostile text do not reach the terminal.
+    clean = "".join(c if c.isprintable() else " " for c in " ".join(line.split()))
+    print(clean, file=sys.stderr)

@@ -1,0 +1,42 @@
+"""What the verbs that work on a run file have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stepdistill.study.run import Run
+
+File = Annotated[Path, typer.Argument(help="Run file (YAML); `stepdistill init` writes one.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. --set train.epochs=2 (repeatable)."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON, nothing else.")]
+
+
+@contextlib.contextmanager
+def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run]:
+    """The run of a file, checked, its folder held for this process, with progress bars."""
+    from stepdistill.cli.progress import bars
+    from stepdistill.config import load_run
+
+    config = load_run(file, overrides or [])
+    with bars(quiet) as watch:
+        # Torch is imported here: configuration errors come at once, not after seconds.
+        from stepdistill.files import lock
+        from stepdistill.study.run import Run
+
+        run = Run(config, watch)
+        _ = run.methods
+        with lock(Path(config.out)):
+            run.open()
+            yield run

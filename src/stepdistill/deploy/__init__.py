@@ -1,0 +1,1 @@
+"""DEPLOY: a trained student, ready to be asked; imports no training code."""

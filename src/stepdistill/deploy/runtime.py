@@ -1,0 +1,143 @@
+"""A trained student as something to ask: texts in, labels and rationales out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stepdistill.config import check
+from stepdistill.errors import DataError, RunFolderError, unknown
+from stepdistill.evaluate.predict import StudentPredictor
+from stepdistill.files import read_jsonl, read_text
+from stepdistill.records import Example, Prediction, Watcher, unwatched
+from stepdistill.student.model import Student, load_student
+from stepdistill.task.closed import options_in
+from stepdistill.task.load import Task
+from stepdistill.task.schema import TaskSpec
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A student with its task; loaded when it is first asked."""
+
+    folder: Path
+    card: Mapping[str, Any]
+    watch: Watcher = unwatched
+
+    @cached_property
+    def task(self) -> Task:
+        """The task as it was at training."""
+        return Task(check(TaskSpec, self.card["task"], str(self.folder)))
+
+    @cached_property
+    def student(self) -> Student:
+        """Model and tokenizer."""
+        return load_student(str(self.folder))
+
+    @property
+    def explains(self) -> bool:
+        """Whether the student was taught rationales."""
+        return bool(self.card["rationales"])
+
+    def predict(self, texts: Sequence[str | Example], explain: bool = False) -> list[Prediction]:
+        """Labels for input texts, in order; with `explain`, the rationales too.
+
+        Raises:
+            RunFolderError: `explain` is asked of a student that was taught none.
+        """
+        if explain and not self.explains:
+            raise RunFolderError(
+                f"{self.folder}: '{self.card['name']}' was taught no rationales; ask a "
+                "'step-by-step' student"
+            )
+        examples = [self._example(text, index) for index, text in enumerate(texts)]
+        predictor = StudentPredictor(
+            self.student, self.task.kind, self.card["new_tokens"], explain, self.watch
+        )
+        return predictor.predict(examples)
+
+    def explain(self, text: str | Example) -> str:
+        """The student's rationale for one text.
+
+        Raises:
+            RunFolderError: the student was taught none.
+        """
+        return str(self.predict([text], explain=True)[0].rationale)
+
+    def read_input(self, rows: Iterable[Mapping[str, Any]], source: str) -> list[Example]:
+        """Examples out of rows that have the task's columns, or a finished `text`.
+
+        Raises:
+            DataError: a row has neither.
+        """
+        return [self._row(row, f"{source}, row {i + 1}", str(i)) for i, row in enumerate(rows)]
+
+    def _row(self, row: Mapping[str, Any], place: str, index: str) -> Example:
+        try:
+            options = self.task.options(row) if self.task.spec.answer.options in row else ()
+            text = row["text"] if "text" in row else self.task.render(row)
+        except KeyError as error:
+            raise DataError(
+                f"{place}: no column '{error.args[0]}' and no 'text'; the row has: {', '.join(row)}"
+            ) from None
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{place}: the input text is empty or not text")
+        return Example(str(row.get("id", index)), text.strip(), options=options)
+
+    def _example(self, text: str | Example, index: int) -> Example:
+        example = Example(str(index), text) if isinstance(text, str) else text
+        if self.task.spec.answer.kind == "choice" and not example.options:
+            return replace(example, options=options_in(example.text))
+        return example
+
+
+def load(where: str | Path, student: str | None = None, watch: Watcher = unwatched) -> Runtime:
+    """A trained student out of a run folder or a student's own folder.
+
+    Args:
+        where: `runs/quickstart` or `runs/quickstart/students/distill`.
+        student: which of a run's students; by default the best on validation, and of equals one
+            that explains.
+        watch: told of progress.
+
+    Raises:
+        RunFolderError: no trained student is there.
+    """
+    path = Path(where)
+    if (path / "student.json").exists():
+        return Runtime(path, _card(path), watch)
+    found = {p.parent.name: _card(p.parent) for p in path.glob("students/[!.]*/student.json")}
+    if not found:
+        raise RunFolderError(f"{path}: no trained student is there; run `stepdistill run` first")
+    if student is not None and student not in found:
+        raise RunFolderError(f"{path}: " + unknown("student", student, found))
+    name = student or max(sorted(found), key=lambda n: _rank(found[n]))
+    return Runtime(path / "students" / name, found[name], watch)
+
+
+def load_input(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file to predict.
+
+    Raises:
+        DataError: no such file, a malformed line, or no row.
+    """
+    rows = read_jsonl(path)
+    if not rows:
+        raise DataError(f"{path}: the file is empty; at least one row is expected")
+    return rows
+
+
+def _rank(card: Mapping[str, Any]) -> tuple[float, bool]:
+    return (card["validation"] or 0.0, card["rationales"])
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    path = folder / "student.json"
+    try:
+        return dict(json.loads(read_text(path)))
+    except ValueError as error:
+        raise DataError(f"{path}: malformed JSON ({error}); train again") from None

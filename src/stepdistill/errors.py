@@ -1,0 +1,74 @@
+"""What can go wrong, as one tree; each message says what was given, what is allowed and what to do.
+
+    StepdistillError
+     ├── ConfigError        a run file or task file: unknown key, wrong value, unknown name
+     ├── DataError          the data: no such file, malformed line, missing column, duplicate id
+     ├── TeacherError       the teacher's completions: missing, or they do not fit the examples
+     ├── StudentError       the student: cannot be loaded, wrong kind of model, loss not finite
+     ├── RunFolderError     the output folder: another run's, in use, no space, not writable
+     └── MissingExtraError  an optional dependency that this work needs is not installed
+
+The command line prints the message in one line and exits with code 2; a traceback is a defect of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StepdistillError(Exception):
+    """Root of all errors that a user can cause and mend."""
+
+
+class ConfigError(StepdistillError):
+    """A run file or task file says something that is not allowed."""
+
+
+class DataError(StepdistillError):
+    """A data file cannot be read as the task says."""
+
+
+class TeacherError(StepdistillError):
+    """The teacher's completions are missing or do not fit the examples."""
+
+
+class StudentError(StepdistillError):
+    """The student cannot be loaded, or cannot be trained as asked."""
+
+
+class RunFolderError(StepdistillError):
+    """The output folder cannot be used."""
+
+
+class MissingExtraError(StepdistillError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs an optional package; install it: pip install 'stepdistill[{extra}]'"
+        )
+
+
+def unknown(noun: str, given: object, allowed: Iterable[str]) -> str:
+    """Say that a name is not known, what was probably meant, and what there is.
+
+    >>> unknown("method", "fintune", ["finetune", "distill"])
+    "unknown method 'fintune'; did you mean 'finetune'? Allowed: distill, finetune"
+    >>> unknown("method", "zzz", ["finetune"])
+    "unknown method 'zzz'. Allowed: finetune"
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"unknown {noun} '{given}'{hint} Allowed: {', '.join(names)}"
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """Quote a value for a one-line message, shortened and without line breaks.
+
+    >>> brief("a long text", 8)
+    "'a long…"
+    """
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

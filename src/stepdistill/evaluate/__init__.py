@@ -1,0 +1,1 @@
+"""MEASURE: predictions and what they are worth."""

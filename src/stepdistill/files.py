@@ -1,0 +1,212 @@
+"""The only module that writes run files: whole or not at all, and never over another run's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepdistill.errors import DataError, RunFolderError, brief
+
+_FATAL = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "writing is not permitted",
+    errno.EPERM: "writing is not permitted",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EFBIG: "the file size limit is reached",
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line that names path and remedy.
+
+    Raises:
+        RunFolderError: no space, no permission, read-only file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FATAL:
+            raise
+        raise RunFolderError(
+            f"{path}: {_FATAL[error.errno]}; make room or choose another `out`, then run the same "
+            "command again: finished stages are kept"
+        ) from None
+    except Exception as error:
+        # safetensors and torch wrap the cause in types of their own and keep only its words.
+        if "No space left on device" not in str(error):
+            raise
+        raise RunFolderError(
+            f"{path}: {_FATAL[errno.ENOSPC]}; make room or choose another `out`, then run the same "
+            "command again: finished stages are kept"
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8) in one step; a crash leaves the old file or the new one."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON with sorted keys, in one step."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, in one step."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file (a byte order mark is dropped).
+
+    Raises:
+        DataError: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 (byte {error.start}); convert it, for example with: "
+            "iconv -f latin1 -t utf-8"
+        ) from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line; empty lines are passed over.
+
+    Raises:
+        DataError: a line is not a JSON object (the message has its number).
+    """
+    rows = []
+    # Not splitlines(): that also breaks at U+2028 and others, which JSON strings may hold raw.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            what = getattr(error, "msg", "nested too deeply")
+            raise DataError(f"{path}:{number}: malformed JSON ({what}): {brief(line)}") from None
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}:{number}: a JSON object per line is expected, not {brief(line)}"
+            )
+        rows.append(row)
+    return rows
+
+
+def replace_rows(path: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Put `rows` in the place of those whose `name` is `name`, and leave the others as they are."""
+    kept = [row for row in (read_jsonl(path) if path.exists() else []) if row["name"] != name]
+    write_jsonl(path, [*kept, *rows])
+
+
+def digest(*parts: str | bytes) -> str:
+    """First 16 hex digits of the SHA-256 over the parts; their boundaries count.
+
+    >>> digest("ab", "c") == digest("a", "bc")
+    False
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        total.update(len(raw).to_bytes(8, "big") + raw)
+    return total.hexdigest()[:16]
+
+
+def digest_file(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 over a file's bytes, read in pieces."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            total.update(piece)
+    return total.hexdigest()[:16]
+
+
+def publish(draft: Path, final: Path) -> None:
+    """Rename a finished folder to its final name after all its files have reached the disk."""
+    with writing(final):
+        for path in draft.rglob("*"):
+            if path.is_file():
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(draft, final)
+        _sync_folder(final.parent)
+
+
+def need_space(folder: Path, size: int, purpose: str) -> None:
+    """Refuse before the work, not after it, where the disk cannot hold the result.
+
+    Raises:
+        RunFolderError: fewer than `size` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise RunFolderError(
+            f"{folder}: {purpose} needs about {size / 1e6:,.0f} MB of disk space and "
+            f"{free / 1e6:,.0f} MB are free; make room or choose another `out`"
+        )
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; the lock ends with the process, however it ends.
+
+    Raises:
+        RunFolderError: another process works in the folder.
+    """
+    path = folder / ".lock"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFolderError(
+                f"{folder}: another stepdistill process works in this folder; wait for it, or "
+                "choose another `out`"
+            ) from None
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

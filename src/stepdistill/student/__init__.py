@@ -1,0 +1,1 @@
+"""TRAIN: the student - methods, encoding, loss, loading, training, generation."""

@@ -1,0 +1,177 @@
+"""The training stage: targets in, a folder with the best checkpoint out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from stepdistill.config import TrainConfig
+from stepdistill.files import need_space, publish, write_json, writing
+from stepdistill.records import Target, Watcher
+from stepdistill.student.encode import Encoder, Item
+from stepdistill.student.loss import contract
+from stepdistill.student.model import Student
+from stepdistill.student.precision import use_bfloat16
+from stepdistill.student.trainer import (
+    Progress,
+    StepByStepTrainer,
+    history,
+    last_checkpoint,
+    seconds_spent,
+)
+
+CARD = "student.json"
+"""Written last into a student's folder; what `stepdistill predict` needs to know."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one student is trained on and how it is chosen.
+
+    `validate` measures a student on the validation split, a number from 0 to 1; None where there is
+    no such split, and then the last step is kept. `facts` are added to the student's card.
+    """
+
+    name: str
+    targets: Sequence[Sequence[Target]]
+    validate: Callable[[Student, int], float] | None
+    config: TrainConfig
+    seed: int
+    facts: dict[str, Any]
+
+
+def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> None:
+    """Train, and leave the chosen student in `folder`: there whole, or not there at all.
+
+    Interrupted, it goes on from the last checkpoint when called again with the same arguments, to
+    the same weights.
+
+    Raises:
+        StudentError: a text is too long, or the loss is not finite.
+        RunFolderError: the disk is full or not writable.
+    """
+    config = lesson.config
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    encoder = Encoder(
+        student.tokenizer, student.family, config.max_input_tokens, config.max_target_tokens
+    )
+    items = encoder.items(lesson.targets)
+    work = folder.with_name(f".{folder.name}.work")
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+    # Two checkpoints (weights and two moments) while a third is being written, and the result.
+    need_space(work, student.parameters * 4 * 10, f"training {lesson.name}")
+    limits = new_token_limits(items)
+    trainer = _trainer(student, lesson, items, work, watch)
+    last = last_checkpoint(work)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    _keep(trainer, student, lesson, limits, folder)
+    shutil.rmtree(work)
+
+
+def new_token_limits(items: Sequence[Item]) -> dict[str, int]:
+    """How many tokens a prediction of each task may have: a quarter more than any target, and 4."""
+    limits: dict[str, int] = {}
+    for item in items:
+        for task, encoded in item.items():
+            limits[task] = max(limits.get(task, 0), len(encoded.target) * 5 // 4 + 4)
+    return limits
+
+
+def _trainer(
+    student: Student, lesson: Lesson, items: Sequence[Item], work: Path, watch: Watcher
+) -> StepByStepTrainer:
+    config, validate = lesson.config, lesson.validate
+    limit = new_token_limits(items)["label"]
+    encoder = Encoder(student.tokenizer, student.family, 0, 0)
+    set_seed(lesson.seed)
+    trainer = StepByStepTrainer(
+        model=student.model,
+        args=_arguments(config, lesson.seed, work, validate is not None),
+        train_dataset=list(items),
+        eval_dataset=list(items[:1]) if validate else None,
+        data_collator=encoder.collate,
+        family=student.family,
+        weight=config.rationale_weight,
+        mean=config.loss_mean,
+        validate=(lambda: validate(student, limit)) if validate else None,
+        callbacks=[Progress(f"train {lesson.name}", config.batch_size, watch)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if validate:
+        trainer.add_callback(EarlyStoppingCallback(config.patience))
+    return trainer
+
+
+def _arguments(config: TrainConfig, seed: int, work: Path, select: bool) -> TrainingArguments:
+    micro = config.micro_batch_size or config.batch_size
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.batch_size // micro,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type="linear",
+        optim="adamw_torch",
+        seed=seed,
+        bf16=use_bfloat16(config),
+        eval_strategy="epoch" if select else "no",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=select,
+        metric_for_best_model="eval_accuracy" if select else None,
+        greater_is_better=True if select else None,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _keep(
+    trainer: StepByStepTrainer,
+    student: Student,
+    lesson: Lesson,
+    limits: dict[str, int],
+    folder: Path,
+) -> None:
+    draft = folder.with_name(f".{folder.name}.draft")
+    with writing(draft):
+        shutil.rmtree(draft, ignore_errors=True)
+        student.model.save_pretrained(draft)
+        student.tokenizer.save_pretrained(draft)
+        write_json(draft / "log.json", history(trainer.state.log_history))
+        write_json(
+            draft / CARD,
+            {
+                **lesson.facts,
+                "name": lesson.name,
+                "family": student.family,
+                "parameters": student.parameters,
+                "n_train": len(lesson.targets),
+                "new_tokens": limits,
+                "loss": contract(lesson.config.rationale_weight, lesson.config.loss_mean),
+                "precision": "bfloat16" if trainer.args.bf16 else "float32",
+                "chosen_step": trainer.state.best_global_step or trainer.state.global_step,
+                "steps": trainer.state.global_step,
+                "validation": trainer.state.best_metric,
+            },
+        )
+        write_json(draft / "seconds.json", seconds_spent(trainer.args.output_dir))
+    publish(draft, folder)

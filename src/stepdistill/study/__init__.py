@@ -1,0 +1,1 @@
+"""COMPARE: runs that put methods side by side."""

@@ -1,0 +1,150 @@
+"""The run folder: which file is where, whose run it holds, how long things took."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stepdistill.config import RunConfig
+from stepdistill.errors import DataError, RunFolderError, brief
+from stepdistill.files import digest, read_jsonl, read_text, write_json, write_jsonl, write_text
+from stepdistill.records import RunRecord, Scorecard
+from stepdistill.student.train import CARD
+from stepdistill.task.schema import TaskSpec
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of one run below one path."""
+
+    path: Path
+
+    @property
+    def annotations(self) -> Path:
+        """What was read of the teacher's answers, with their words."""
+        return self.path / "annotations.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        """Every answer of every predictor on the test split."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """One line for each predictor."""
+        return self.path / "results.jsonl"
+
+    @property
+    def timings(self) -> Path:
+        """Seconds and peak memory of each stage; not part of the results."""
+        return self.path / "timings.json"
+
+    def student(self, name: str) -> Path:
+        """Folder of a trained student; it is there only when training has ended."""
+        return self.path / "students" / name
+
+    def students(self) -> list[str]:
+        """Names of the trained students."""
+        found = self.path.glob(f"students/*/{CARD}")
+        return sorted(card.parent.name for card in found if not card.parent.name.startswith("."))
+
+    def card(self, name: str) -> dict[str, Any]:
+        """What `student.json` says of a student.
+
+        Raises:
+            DataError: it is not there, or damaged.
+        """
+        path = self.student(name) / CARD
+        try:
+            return dict(json.loads(read_text(path)))
+        except ValueError as error:
+            raise DataError(f"{path}: malformed JSON ({error}); train again") from None
+
+    def claim(self, config: RunConfig, task: TaskSpec, data: str) -> None:
+        """Take the folder for this run, or find that it is this run's already.
+
+        Raises:
+            RunFolderError: it holds a run of another configuration, task or data, or other files.
+        """
+        wanted = {
+            **config.identity(),
+            "(task file)": digest(task.model_dump_json()),
+            "(data)": data,
+        }
+        mark = self.path / "run.json"
+        if mark.exists():
+            self._compare(json.loads(read_text(mark)), wanted)
+            return
+        if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise RunFolderError(
+                f"{self.path}: the folder holds files and no run; choose another `out`"
+            )
+        write_text(self.path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
+        write_json(mark, wanted)
+
+    def _compare(self, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+        keys = [k for k in sorted({*there, *wanted}) if there.get(k) != wanted.get(k)]
+        if keys:
+            first = keys[0]
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise RunFolderError(
+                f"{self.path}: holds a run of another configuration ({first} is "
+                f"{brief(there.get(first))} there and {brief(wanted.get(first))} here{more}); choose "
+                f"another `out`, or delete the folder"
+            )
+
+    def records(self) -> dict[str, RunRecord]:
+        """The results so far by name."""
+        rows = read_jsonl(self.results) if self.results.exists() else []
+        return {
+            row["name"]: RunRecord(**{**row, "scorecard": Scorecard(**row["scorecard"])})
+            for row in rows
+        }
+
+    def add(self, record: RunRecord, order: Sequence[str]) -> None:
+        """Put a record into `results.jsonl`, the lines in a fixed order."""
+        found = {**self.records(), record.name: record}
+        names = sorted(found, key=list(order).index)
+        write_jsonl(self.results, [asdict(found[name]) for name in names])
+
+    @contextlib.contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Note seconds and the process's peak memory of a stage that ends well."""
+        start = time.monotonic()
+        yield
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        seconds = time.monotonic() - start
+        note = {"seconds": round(seconds, 1), "peak_memory_mb": round(peak / 1e6)}
+        write_json(self.timings, {**self.times(), what: note})
+
+    def cost(self, name: str) -> dict[str, float | None]:
+        """Seconds of training (over all sessions) and of prediction, and peak memory, of a student."""
+        times, path = self.times(), self.student(name) / "seconds.json"
+        train, predict = times.get(f"train {name}", {}), times.get(f"predict {name}", {})
+        return {
+            "train_seconds": json.loads(read_text(path)) if path.exists() else None,
+            "predict_seconds": predict.get("seconds"),
+            "peak_memory_mb": train.get("peak_memory_mb"),
+        }
+
+    def times(self) -> dict[str, dict[str, float]]:
+        """What `clock` has noted."""
+        return dict(json.loads(read_text(self.timings))) if self.timings.exists() else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("stepdistill", "torch", "transformers", "tokenizers", "accelerate")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

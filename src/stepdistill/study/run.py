@@ -1,0 +1,207 @@
+"""One run: annotate, train each method, measure all on the same untouched test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stepdistill.config import RunConfig
+from stepdistill.errors import DataError, RunFolderError
+from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
+from stepdistill.evaluate.scorecards import score
+from stepdistill.files import digest_file, replace_rows
+from stepdistill.records import Example, Prediction, Predictor, RunRecord, Scorecard, Watcher
+from stepdistill.student.methods import METHODS, PREFIXES, Method, all_targets, find_method
+from stepdistill.student.model import Student, load_student, new_student
+from stepdistill.student.train import Lesson, train
+from stepdistill.study.folder import RunFolder, versions
+from stepdistill.task.load import Task, digest_examples, load_examples, load_task
+from stepdistill.task.schema import Split
+from stepdistill.teacher.annotate import Annotations, Asked, annotate, count, read_annotations
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration bound to its folder; each stage reads files, writes files, and is skipped when
+    its files are there."""
+
+    config: RunConfig
+    watch: Watcher
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """The output folder."""
+        return RunFolder(Path(self.config.out))
+
+    @cached_property
+    def task(self) -> Task:
+        """What is asked."""
+        return load_task(self.config.task)
+
+    @cached_property
+    def methods(self) -> list[Method]:
+        """The methods asked for, in order."""
+        return [find_method(name) for name in self.config.methods]
+
+    @cached_property
+    def examples(self) -> Mapping[Split, Sequence[Example]]:
+        """The examples by split.
+
+        Raises:
+            DataError: nothing to train on, or nothing to measure on.
+        """
+        found = load_examples(self.task, self.config.data)
+        for split in ("train", "test"):
+            if not found.get(split):
+                raise DataError(
+                    f"{self.task.spec.name}: no '{split}' examples; a run trains on 'train' and "
+                    "measures on 'test'"
+                )
+        return found
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """What was read of the teacher's answers, from its file."""
+        if not self.folder.annotations.exists():
+            raise RunFolderError(
+                f"{self.folder.annotations}: not there yet; run `stepdistill annotate` first"
+            )
+        return read_annotations(self.folder.annotations)
+
+    def open(self) -> None:
+        """Check everything that can be checked before any work, and take the folder.
+
+        Raises:
+            StepdistillError: of any kind; nothing has been written then.
+        """
+        _ = self.methods, self.task.kind
+        self.folder.claim(self.config, self.task.spec, digest_examples(self.examples))
+
+    def annotate(self) -> None:
+        """Stage 2: the teacher's answers, read, in `annotations.jsonl`."""
+        if self.folder.annotations.exists():
+            return
+        with self.folder.clock("annotate"):
+            config = self.config
+            asked = Asked(self.task, self.examples, config.data, config.teacher, config.seed)
+            annotate(asked, self.folder.annotations, self.watch)
+
+    def train(self) -> None:
+        """Stage 3: a student for each method, in `students/`."""
+        for method in self.methods:
+            if self.folder.student(method.name).exists():
+                continue
+            with self.folder.clock(f"train {method.name}"):
+                self._train(method)
+
+    def evaluate(self) -> list[RunRecord]:
+        """Stage 4: predictions and scores on the test split, the teacher's first.
+
+        Raises:
+            RunFolderError: a student is not trained yet.
+        """
+        if self.annotations.get("test"):
+            self._measure(
+                TEACHER, TeacherPredictor(self.annotations["test"]), self._teacher_facts()
+            )
+        for method in self.methods:
+            folder = self.folder.student(method.name)
+            if not folder.exists():
+                raise RunFolderError(f"{folder}: not there yet; run `stepdistill train` first")
+            if method.name not in self.folder.records():
+                with self.folder.clock(f"predict {method.name}"):
+                    card = self.folder.card(method.name)
+                    student = load_student(str(folder))
+                    kind = self.task.kind
+                    predictor = StudentPredictor(
+                        student, kind, card["new_tokens"], watch=self._renamed(method.name)
+                    )
+                    self._measure(method.name, predictor, _student_facts(card))
+        found = self.folder.records()
+        names = [TEACHER, *(method.name for method in self.methods)]
+        return [found[name] for name in names if name in found]
+
+    def parse_report(self) -> dict[str, Any]:
+        """How many of the teacher's answers could be read, and why others could not."""
+        return count(self.annotations, self.examples)
+
+    def _train(self, method: Method) -> None:
+        config, examples = self.config, self.examples["train"]
+        pairs = all_targets(
+            method, config.train.labels, examples, self.annotations.get("train", {})
+        )
+        # One tokenizer for all methods: it is made of the same texts, whatever they learn from them.
+        student = new_student(config.student, config.seed, self._texts())
+        facts = {
+            "method": method.name,
+            "labels": method.labels_from(config.train.labels),
+            "rationales": method.rationales,
+            "task": self.task.spec.model_dump(mode="json", by_alias=True),
+            "student": config.student.model,
+            "seed": config.seed,
+            "n_left_out": len(examples) - len(pairs),
+            "n_rationales": sum(len(targets) > 1 for targets in pairs),
+        }
+        validate = self._validate if self.examples.get("validation") else None
+        lesson = Lesson(method.name, pairs, validate, config.train, config.seed, facts)
+        train(student, lesson, self.folder.student(method.name), self.watch)
+
+    def _texts(self) -> list[str]:
+        """All training text: inputs with both prefixes, gold labels, the teacher's words."""
+        texts: list[str] = []
+        for example in self.examples["train"]:
+            texts += [PREFIXES["label"] + example.text, PREFIXES["rationale"], example.label or ""]
+        for read in self.annotations.get("train", {}).values():
+            texts += [getattr(read, "rationale", ""), getattr(read, "label", "")]
+        return texts
+
+    def _validate(self, student: Student, new_tokens: int) -> float:
+        predictor = StudentPredictor(student, self.task.kind, {"label": new_tokens})
+        examples = self.examples["validation"]
+        return score(self.task.kind, examples, predictor.predict(examples)).value
+
+    def _measure(self, name: str, predictor: Predictor, facts: Mapping[str, Any]) -> None:
+        examples = self.examples["test"]
+        predictions = predictor.predict(examples)
+        rows = [
+            {"name": name, "gold": e.label, **asdict(p)} for e, p in _pairs(examples, predictions)
+        ]
+        replace_rows(self.folder.predictions, name, rows)
+        record = self._record(name, score(self.task.kind, examples, predictions), facts)
+        self.folder.add(record, [TEACHER, *METHODS])
+
+    def _record(self, name: str, card: Scorecard, facts: Mapping[str, Any]) -> RunRecord:
+        return RunRecord(
+            name=name,
+            task=self.task.spec.name,
+            scorecard=card,
+            seed=self.config.seed,
+            config=self.config.digest(),
+            data=digest_examples(self.examples),
+            annotations=digest_file(self.folder.annotations),
+            versions=versions(),
+            **facts,
+        )
+
+    def _teacher_facts(self) -> dict[str, Any]:
+        keys = ("student", "parameters", "n_train", "n_left_out", "validation", "loss")
+        return {"labels": self.config.teacher.backend, **dict.fromkeys(keys)}
+
+    def _renamed(self, name: str) -> Watcher:
+        return lambda _, done, total: self.watch(f"predict {name}", done, total)
+
+
+def _student_facts(card: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("labels", "student", "parameters", "n_train", "n_left_out", "validation", "loss")
+    return {key: card[key] for key in keys}
+
+
+def _pairs(
+    examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> list[tuple[Example, Prediction]]:
+    return list(zip(examples, predictions, strict=True))

@@ -1,0 +1,1 @@
+"""ASK: what is asked - task files, data sources, answer kinds, built-in tasks."""

@@ -1,0 +1,1 @@
+"""ANNOTATE: the teacher's completions, read into rationales and labels."""

@@ -1,0 +1,99 @@
+"""Completions that exist already: the paper's own files, or any JSONL a user brings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stepdistill.errors import TeacherError, brief
+from stepdistill.files import read_jsonl, read_text
+from stepdistill.records import Annotation, Completion, Unparsed
+from stepdistill.task.load import Task
+
+Answer = Completion | Annotation | Unparsed
+
+
+def read_recorded(path: Path, ids: Sequence[str], task: Task) -> dict[str, Answer]:
+    """Completions of one split by example id.
+
+    Args:
+        path: a `.jsonl` with rows `{id, completion}` or `{id, rationale, label}`; or `.json` lists
+            of strings, one an example in the order of the split's file, the name holding `{i}`
+            where they are numbered from 0.
+        ids: the ids of the whole file of the split, in order; lists are joined by it.
+        task: reads the labels of rows that have them apart.
+
+    Raises:
+        TeacherError: no file, a malformed row, a doubled id, or a list that does not have exactly
+            one string an example (then nothing says which belongs to which).
+    """
+    if path.suffix == ".json":
+        return _by_order(path, ids)
+    return _by_id(path, task)
+
+
+def _by_order(path: Path, ids: Sequence[str]) -> dict[str, Answer]:
+    texts = [text for file in _numbered(path) for text in _strings(file)]
+    if len(texts) != len(ids):
+        raise TeacherError(
+            f"{path}: {len(texts)} completions for {len(ids)} examples; a list is joined by order "
+            'and needs one an example. Use JSONL rows {"id": ..., "completion": ...} instead'
+        )
+    return {id_: Completion(id_, text, "recorded") for id_, text in zip(ids, texts, strict=True)}
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    if "{i}" not in path.name:
+        yield path
+        return
+    number = 0
+    while (file := path.with_name(path.name.replace("{i}", str(number)))).exists():
+        yield file
+        number += 1
+    if number == 0:
+        raise TeacherError(f"{file}: no such file; check teacher.completions and data.root")
+
+
+def _strings(path: Path) -> list[str]:
+    try:
+        values = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise TeacherError(f"{path}:{error.lineno}: malformed JSON ({error.msg})") from None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TeacherError(f"{path}: a JSON list of strings is expected")
+    return values
+
+
+def _by_id(path: Path, task: Task) -> dict[str, Answer]:
+    answers: dict[str, Answer] = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        id_ = row.get("id")
+        if not isinstance(id_, str | int):
+            raise TeacherError(f"{path}, row {number}: no 'id'; the row has: {', '.join(row)}")
+        if str(id_) in answers:
+            raise TeacherError(f"{path}, row {number}: the id {brief(id_)} stands there twice")
+        answers[str(id_)] = _row(row, str(id_), f"{path}, row {number}", task)
+    if not answers:
+        raise TeacherError(f"{path}: the file is empty; at least one completion is expected")
+    return answers
+
+
+def _row(row: dict[str, object], id_: str, place: str, task: Task) -> Answer:
+    completion = row.get("completion")
+    if isinstance(completion, str):
+        return Completion(id_, completion, str(row.get("model", "recorded")))
+    if "label" not in row:
+        raise TeacherError(
+            f"{place}: needs 'completion' (text), or 'rationale' and 'label'; the row has: "
+            f"{', '.join(row)}"
+        )
+    reading = task.kind.read(str(row["label"]), tuple(map(str, _options(row, task))))
+    if reading.label is None:
+        return Unparsed(id_, reading.reason)
+    return Annotation(id_, str(row.get("rationale") or "").strip(), reading.label, reading.rule)
+
+
+def _options(row: dict[str, object], task: Task) -> Sequence[object]:
+    found = row.get(task.spec.answer.options or "", ())
+    return found if isinstance(found, list) else ()
