@@ -113,9 +113,7 @@ class RunConfig(Model):
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig
-    methods: tuple[str, ...] = Field(
-        ("finetune", "distill", "step-by-step"), min_length=1, strict=False
-    )
+    methods: tuple[str, ...] = Field(("finetune", "distill", "step-by-step"), min_length=1, strict=False)
     train: TrainConfig = TrainConfig()
     seed: int = Field(0, ge=0, lt=2**31)
     out: str = Field(min_length=1)

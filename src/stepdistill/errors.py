@@ -45,9 +45,7 @@ class MissingExtraError(StepdistillError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs an optional package; install it: pip install 'stepdistill[{extra}]'"
-        )
+        super().__init__(f"{what} needs an optional package; install it: pip install 'stepdistill[{extra}]'")
 
 
 def unknown(noun: str, given: object, allowed: Iterable[str]) -> str:

@@ -91,8 +91,7 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: not UTF-8 (byte {error.start}); convert it, for example with: "
-            "iconv -f latin1 -t utf-8"
+            f"{path}: not UTF-8 (byte {error.start}); convert it, for example with: iconv -f latin1 -t utf-8"
         ) from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
@@ -117,9 +116,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             what = getattr(error, "msg", "nested too deeply")
             raise DataError(f"{path}:{number}: malformed JSON ({what}): {brief(line)}") from None
         if not isinstance(row, dict):
-            raise DataError(
-                f"{path}:{number}: a JSON object per line is expected, not {brief(line)}"
-            )
+            raise DataError(f"{path}:{number}: a JSON object per line is expected, not {brief(line)}")
         rows.append(row)
     return rows
 

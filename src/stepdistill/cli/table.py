@@ -88,9 +88,7 @@ def _comparisons(records: Sequence[RunRecord]) -> list[str]:
     for other in others:
         gap, p = compare(other.scorecard, last.scorecard)
         verdict = "" if p < 0.05 else ": not beyond chance"
-        lines.append(
-            f"{last.name} - {other.name}: {100 * gap:+.1f} points, McNemar p = {p:.2g}{verdict}"
-        )
+        lines.append(f"{last.name} - {other.name}: {100 * gap:+.1f} points, McNemar p = {p:.2g}{verdict}")
     return lines
 
 
@@ -100,9 +98,7 @@ def _unread(run: Run) -> list[str]:
         return []
     reasons = ", ".join(f"{reason}: {n}" for reason, n in report["unread"].items())
     total = sum(report["unread"].values())
-    return [
-        f"{total} of {report['answers']} teacher's answers on train could not be read ({reasons})"
-    ]
+    return [f"{total} of {report['answers']} teacher's answers on train could not be read ({reasons})"]
 
 
 def size(parameters: int) -> str:

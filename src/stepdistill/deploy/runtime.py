@@ -51,8 +51,7 @@ class Runtime:
         """
         if explain and not self.explains:
             raise RunFolderError(
-                f"{self.folder}: '{self.card['name']}' was taught no rationales; ask a "
-                "'step-by-step' student"
+                f"{self.folder}: '{self.card['name']}' was taught no rationales; ask a 'step-by-step' student"
             )
         examples = [self._example(text, index) for index, text in enumerate(texts)]
         predictor = StudentPredictor(

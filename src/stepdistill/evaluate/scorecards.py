@@ -10,9 +10,7 @@ from stepdistill.records import Example, Prediction, Scorecard
 from stepdistill.task.answers import AnswerKind
 
 
-def score(
-    kind: AnswerKind, examples: Sequence[Example], predictions: Sequence[Prediction]
-) -> Scorecard:
+def score(kind: AnswerKind, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scorecard:
     """Accuracy with its Wilson interval; what could not be read counts as wrong.
 
     Raises:

@@ -67,12 +67,8 @@ class Encoder:
             {t.task: Encoded(self.source(t.source), self.target(t.target)) for t in pairs}
             for pairs in targets
         ]
-        self._check(
-            [len(e.source) for item in items for e in item.values()], self.max_input, "input"
-        )
-        self._check(
-            [len(e.target) for item in items for e in item.values()], self.max_target, "target"
-        )
+        self._check([len(e.source) for item in items for e in item.values()], self.max_input, "input")
+        self._check([len(e.target) for item in items for e in item.values()], self.max_target, "target")
         return items
 
     def _check(self, lengths: list[int], limit: int, what: str) -> None:

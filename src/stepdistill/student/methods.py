@@ -64,7 +64,8 @@ def targets(
     ['y', 'r']
     """
     read = annotation if isinstance(annotation, Annotation) else None
-    label = example.label if method.labels_from(labels) == "gold" else read and read.label
+    theirs = read.label if read else None
+    label = example.label if method.labels_from(labels) == "gold" else theirs
     if label is None:
         return []
     pairs = [_target(example, "label", label)]

@@ -17,8 +17,8 @@ def use_bfloat16(config: TrainConfig) -> bool:
     if config.precision != "auto":
         return config.precision == "bfloat16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and _cpu_has_bfloat16()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return _cpu_has_bfloat16()
 
 
 def _cpu_has_bfloat16() -> bool:

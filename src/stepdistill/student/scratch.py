@@ -38,9 +38,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         ]
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False
-    )
+    trainer = trainers.WordLevelTrainer(vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", _SPECIAL.index("</s>"))]

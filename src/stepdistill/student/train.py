@@ -64,9 +64,7 @@ def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> Non
     config = lesson.config
     if config.threads:
         torch.set_num_threads(config.threads)
-    encoder = Encoder(
-        student.tokenizer, student.family, config.max_input_tokens, config.max_target_tokens
-    )
+    encoder = Encoder(student.tokenizer, student.family, config.max_input_tokens, config.max_target_tokens)
     items = encoder.items(lesson.targets)
     work = folder.with_name(f".{folder.name}.work")
     with writing(work):

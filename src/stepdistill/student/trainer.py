@@ -65,7 +65,8 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
                 "train.learning_rate or raise train.warmup_steps (checkpoints so far are kept)"
             )
         # Data-parallel engines average gradients over processes; the contract wants their sum.
-        return loss * self.accelerator.num_processes
+        processes: int = self.accelerator.num_processes
+        return loss * processes
 
     def _task_loss(self, model: torch.nn.Module, inputs: Batch, task: TaskName) -> Tensor:
         if task not in inputs:
@@ -84,7 +85,8 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
 
     def _decoder_inputs(self, labels: Tensor) -> Tensor:
         model: Any = self.accelerator.unwrap_model(self.model)
-        return model.prepare_decoder_input_ids_from_labels(labels=labels)
+        shifted: Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        return shifted
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Targets of the optimizer step, by task: int (2,), over micro-batches and processes."""
@@ -103,9 +105,7 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
             return {}
         metrics = {"eval_accuracy": self._measure()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -161,9 +161,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One optimizer step is done."""
-        self.watch(
-            self.what, state.global_step * self.batch_size, state.max_steps * self.batch_size
-        )
+        self.watch(self.what, state.global_step * self.batch_size, state.max_steps * self.batch_size)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Training has ended, perhaps before its last step."""

@@ -87,9 +87,7 @@ class RunFolder:
             self._compare(json.loads(read_text(mark)), wanted)
             return
         if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
-            raise RunFolderError(
-                f"{self.path}: the folder holds files and no run; choose another `out`"
-            )
+            raise RunFolderError(f"{self.path}: the folder holds files and no run; choose another `out`")
         write_text(self.path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
         write_json(mark, wanted)
 
@@ -107,10 +105,7 @@ class RunFolder:
     def records(self) -> dict[str, RunRecord]:
         """The results so far by name."""
         rows = read_jsonl(self.results) if self.results.exists() else []
-        return {
-            row["name"]: RunRecord(**{**row, "scorecard": Scorecard(**row["scorecard"])})
-            for row in rows
-        }
+        return {row["name"]: RunRecord(**{**row, "scorecard": Scorecard(**row["scorecard"])}) for row in rows}
 
     def add(self, record: RunRecord, order: Sequence[str]) -> None:
         """Put a record into `results.jsonl`, the lines in a fixed order."""

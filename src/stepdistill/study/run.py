@@ -106,9 +106,7 @@ class Run:
             RunFolderError: a student is not trained yet.
         """
         if self.annotations.get("test"):
-            self._measure(
-                TEACHER, TeacherPredictor(self.annotations["test"]), self._teacher_facts()
-            )
+            self._measure(TEACHER, TeacherPredictor(self.annotations["test"]), self._teacher_facts())
         for method in self.methods:
             folder = self.folder.student(method.name)
             if not folder.exists():
@@ -132,9 +130,7 @@ class Run:
 
     def _train(self, method: Method) -> None:
         config, examples = self.config, self.examples["train"]
-        pairs = all_targets(
-            method, config.train.labels, examples, self.annotations.get("train", {})
-        )
+        pairs = all_targets(method, config.train.labels, examples, self.annotations.get("train", {}))
         # One tokenizer for all methods: it is made of the same texts, whatever they learn from them.
         student = new_student(config.student, config.seed, self._texts())
         facts = {
@@ -168,9 +164,7 @@ class Run:
     def _measure(self, name: str, predictor: Predictor, facts: Mapping[str, Any]) -> None:
         examples = self.examples["test"]
         predictions = predictor.predict(examples)
-        rows = [
-            {"name": name, "gold": e.label, **asdict(p)} for e, p in _pairs(examples, predictions)
-        ]
+        rows = [{"name": name, "gold": e.label, **asdict(p)} for e, p in _pairs(examples, predictions)]
         replace_rows(self.folder.predictions, name, rows)
         record = self._record(name, score(self.task.kind, examples, predictions), facts)
         self.folder.add(record, [TEACHER, *METHODS])

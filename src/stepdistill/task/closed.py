@@ -115,11 +115,7 @@ class ChoiceKind:
         text = str(value)
         if text in options:
             return text
-        if (
-            len(text) == 1
-            and text.isalpha()
-            and ord(text.lower()) - ord("a") in range(len(options))
-        ):
+        if len(text) == 1 and text.isalpha() and ord(text.lower()) - ord("a") in range(len(options)):
             return options[ord(text.lower()) - ord("a")]
         if isinstance(value, int) and value in range(len(options)):
             return options[value]
@@ -156,7 +152,5 @@ def _outermost(words: str, names: Sequence[str]) -> list[str]:
         if normal(name) and re.search(rf"(?<!\w){re.escape(normal(name))}(?!\w)", words)
     ]
     return [
-        name
-        for name in found
-        if not any(name != other and normal(name) in normal(other) for other in found)
+        name for name in found if not any(name != other and normal(name) in normal(other) for other in found)
     ]

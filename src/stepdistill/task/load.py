@@ -75,9 +75,7 @@ def show_options(options: Sequence[str]) -> str:
 def builtin_names() -> list[str]:
     """Names of the tasks that come with the package."""
     folder = resources.files("stepdistill.task") / "builtin"
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def builtin_path(name: str) -> Path:
@@ -113,9 +111,7 @@ def load_examples(
     """
     spec = task.spec.data
     source = _choose_source(task, data)
-    found: dict[Split, list[Example]] = {
-        name: source.read(name) for name in source.splits if name in only
-    }
+    found: dict[Split, list[Example]] = {name: source.read(name) for name in source.splits if name in only}
     if spec.validation and "validation" not in found and spec.validation.from_ in found:
         origin = spec.validation.from_
         if spec.validation.n >= len(found[origin]):
@@ -240,8 +236,7 @@ def _choose_source(task: Task, data: DataConfig) -> _Source:
         return _Source(task, spec.hub.splits, hub=True)
     needed = ", ".join(spec.files.values()) or "its files"
     raise DataError(
-        f"{task.spec.name}: no data; give the folder that holds {needed} as data.root (or in "
-        f"{ENVIRONMENT})"
+        f"{task.spec.name}: no data; give the folder that holds {needed} as data.root (or in {ENVIRONMENT})"
     )
 
 
@@ -249,10 +244,7 @@ def _unlabelled(data: DataConfig) -> list[Example]:
     """Extra training inputs out of another task, their gold labels hidden (paper, 4.2)."""
     other = load_task(str(data.unlabelled))
     found = load_examples(other, DataConfig(root=data.root, source=data.source))
-    return [
-        Example(f"{other.spec.name}:{e.id}", e.text, None, e.options)
-        for e in found.get("train", [])
-    ]
+    return [Example(f"{other.spec.name}:{e.id}", e.text, None, e.options) for e in found.get("train", [])]
 
 
 def _check_demonstrations(task: Task, path: Path) -> None:

@@ -140,8 +140,6 @@ def template_fields(template: str) -> list[str]:
         if name is None:
             continue
         if form or conversion or not name or any(mark in name for mark in ".[]!:"):
-            raise ValueError(
-                f"template field '{{{name}}}': only plain {{column}} fields are allowed"
-            )
+            raise ValueError(f"template field '{{{name}}}': only plain {{column}} fields are allowed")
         names.append(name)
     return names

@@ -55,9 +55,7 @@ def _read_json(path: Path) -> list[Row]:
 
 def _read_table(delimiter: str) -> Callable[[Path], list[Row]]:
     def read(path: Path) -> list[Row]:
-        reader = csv.reader(
-            io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True
-        )
+        reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
         try:
             header = next(reader, [])
             rows = []
@@ -122,14 +120,10 @@ def _read_folder(path: Path) -> list[Row]:
     try:
         found = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a folder saved by `datasets` ({_first_line(error)})"
-        ) from None
+        raise DataError(f"{path}: not a folder saved by `datasets` ({_first_line(error)})") from None
     if isinstance(found, datasets.DatasetDict):
         splits = ", ".join(found)
-        raise DataError(
-            f"{path}: holds the splits {splits}; name one, such as {path}/{next(iter(found))}"
-        )
+        raise DataError(f"{path}: holds the splits {splits}; name one, such as {path}/{next(iter(found))}")
     return list(found)
 
 
@@ -142,9 +136,7 @@ def read_hub(hub: HubSpec, split: Split) -> list[Row]:
     """
     datasets = _datasets(f"reading {hub.id} from the hub")
     try:
-        found = datasets.load_dataset(
-            hub.id, hub.config, split=hub.splits[split], revision=hub.revision
-        )
+        found = datasets.load_dataset(hub.id, hub.config, split=hub.splits[split], revision=hub.revision)
     except Exception as error:  # noqa: BLE001 - datasets raises whatever its transports raise
         raise DataError(
             f"{hub.id} (split {hub.splits[split]}): cannot be loaded ({_first_line(error)}); check "

@@ -77,7 +77,7 @@ def read_annotations(path: Path) -> Annotations:
 
 def count(annotations: Annotations, examples: Mapping[Split, Sequence[Example]]) -> dict[str, Any]:
     """The parse report by split: asked, read, unread by reason, read by rule."""
-    report = {}
+    report: dict[str, Any] = {}
     for split, rows in annotations.items():
         unread = Counter(r.reason for r in rows.values() if isinstance(r, Unparsed))
         rules = Counter(r.rule for r in rows.values() if isinstance(r, Annotation))
@@ -107,10 +107,7 @@ def _recorded(asked: Asked) -> dict[Split, dict[str, Answer]]:
             "teacher.completions: {train: FILE, test: FILE}"
         )
     whole = _file_order(asked)
-    answers = {
-        split: read_recorded(path, whole.get(split, []), asked.task)
-        for split, path in given.items()
-    }
+    answers = {split: read_recorded(path, whole.get(split, []), asked.task) for split, path in given.items()}
     if asked.task.spec.data.validation and "validation" not in answers:
         answers["validation"] = answers.get(asked.task.spec.data.validation.from_, {})
     return answers

@@ -85,8 +85,7 @@ def _row(row: dict[str, object], id_: str, place: str, task: Task) -> Answer:
         return Completion(id_, completion, str(row.get("model", "recorded")))
     if "label" not in row:
         raise TeacherError(
-            f"{place}: needs 'completion' (text), or 'rationale' and 'label'; the row has: "
-            f"{', '.join(row)}"
+            f"{place}: needs 'completion' (text), or 'rationale' and 'label'; the row has: {', '.join(row)}"
         )
     reading = task.kind.read(str(row["label"]), tuple(map(str, _options(row, task))))
     if reading.label is None:
