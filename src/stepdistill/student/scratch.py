@@ -27,7 +27,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     Words, not pieces: a model without pretraining learns more from 1,000 examples when a word is one
     symbol. White space is kept as a mark on the word, so that decoding gives the text back.
     """
-    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))  # noqa: S106 - not a password
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -47,7 +47,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         eos_token="</s>",
-        unk_token="<unk>",  # noqa: S106
+        unk_token="<unk>",
     )
 
 
