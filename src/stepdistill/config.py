@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -281,3 +282,9 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key if isinstance(key, typing.Hashable) else None)
         return super().construct_mapping(node, deep)
+
+
+# PyYAML knows YAML 1.1 only, in which `1e-3` without a dot is a text; everybody means the number.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+)

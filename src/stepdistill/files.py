@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8) in one step; a crash leaves the old file or the new one."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
                 file.write(text)
@@ -121,10 +121,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def replace_rows(path: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Put `rows` in the place of those whose `name` is `name`, and leave the others as they are."""
+def replace_rows(path: Path, name: str, rows: Iterable[Mapping[str, Any]], order: Sequence[str]) -> None:
+    """Put `rows` in the place of those whose `name` is `name`; names stand in the given order.
+
+    The order does not depend on which rows came first, so an interrupted run ends with the same file.
+    """
     kept = [row for row in (read_jsonl(path) if path.exists() else []) if row["name"] != name]
-    write_jsonl(path, [*kept, *rows])
+    write_jsonl(path, sorted([*kept, *rows], key=lambda row: order.index(row["name"])))
 
 
 def digest(*parts: str | bytes) -> str:

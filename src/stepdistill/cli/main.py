@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
 import click
 import typer
@@ -45,13 +47,25 @@ def _options(
     pass
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM, as an exception, so that it ends the work as orderly as Ctrl-C does."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
+
+
 def main() -> None:
-    """Run the command line: 0 done, 2 a user's error in one line, 130 interrupted."""
+    """Run the command line: 0 done, 2 a user's error in one line, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(standalone_mode=False)
     except StepdistillError as error:
         _say(f"Error: {error}")
         code = 2
+    except _TerminatedError:
+        _say("Terminated; finished work is kept. Run the same command to go on.")
+        code = 143
     except (KeyboardInterrupt, click.Abort):
         _say("Interrupted; finished work is kept. Run the same command to go on.")
         code = 130

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from stepdistill.evaluate.scorecards import compare
 from stepdistill.records import RunRecord
-from stepdistill.study.run import TEACHER, Run
+from stepdistill.study.folder import TEACHER
+from stepdistill.study.run import Run
 
 
 def show(run: Run, records: Sequence[RunRecord], as_json: bool) -> None:

@@ -66,7 +66,7 @@ def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> Non
         torch.set_num_threads(config.threads)
     encoder = Encoder(student.tokenizer, student.family, config.max_input_tokens, config.max_target_tokens)
     items = encoder.items(lesson.targets)
-    work = folder.with_name(f".{folder.name}.work")
+    work = _work(folder)
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
     # Two checkpoints (weights and two moments) while a third is being written, and the result.
@@ -76,7 +76,16 @@ def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> Non
     last = last_checkpoint(work)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     _keep(trainer, student, lesson, limits, folder)
-    shutil.rmtree(work)
+    forget_work(folder)
+
+
+def forget_work(folder: Path) -> None:
+    """Delete the checkpoints of a student that is finished."""
+    shutil.rmtree(_work(folder), ignore_errors=True)
+
+
+def _work(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.work")
 
 
 def new_token_limits(items: Sequence[Item]) -> dict[str, int]:

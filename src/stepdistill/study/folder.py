@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +18,16 @@ import yaml
 
 from stepdistill.config import RunConfig
 from stepdistill.errors import DataError, RunFolderError, brief
-from stepdistill.files import digest, read_jsonl, read_text, write_json, write_jsonl, write_text
+from stepdistill.files import digest, read_jsonl, read_text, replace_rows, write_json, write_text
 from stepdistill.records import RunRecord, Scorecard
+from stepdistill.student.methods import METHODS
 from stepdistill.student.train import CARD
 from stepdistill.task.schema import TaskSpec
+
+TEACHER = "teacher"
+"""Name of the teacher among the predictors."""
+ORDER = (TEACHER, *METHODS)
+"""Predictors in the order of their lines in the run's files."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,18 @@ class RunFolder:
         mark = self.path / "run.json"
         if mark.exists():
             self._compare(json.loads(read_text(mark)), wanted)
+            for torn in self.path.glob(".*.tmp"):
+                torn.unlink()
+            self._note(config)
             return
-        if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+        if any(not p.name.startswith(".") for p in self.path.glob("*")):
             raise RunFolderError(f"{self.path}: the folder holds files and no run; choose another `out`")
-        write_text(self.path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
+        # The mark first: a folder with files and no mark is taken for somebody else's.
         write_json(mark, wanted)
+        self._note(config)
+
+    def _note(self, config: RunConfig) -> None:
+        write_text(self.path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
 
     def _compare(self, there: dict[str, Any], wanted: dict[str, Any]) -> None:
         keys = [k for k in sorted({*there, *wanted}) if there.get(k) != wanted.get(k)]
@@ -107,11 +120,10 @@ class RunFolder:
         rows = read_jsonl(self.results) if self.results.exists() else []
         return {row["name"]: RunRecord(**{**row, "scorecard": Scorecard(**row["scorecard"])}) for row in rows}
 
-    def add(self, record: RunRecord, order: Sequence[str]) -> None:
-        """Put a record into `results.jsonl`, the lines in a fixed order."""
-        found = {**self.records(), record.name: record}
-        names = sorted(found, key=list(order).index)
-        write_jsonl(self.results, [asdict(found[name]) for name in names])
+    def add(self, record: RunRecord, predictions: Sequence[Mapping[str, Any]]) -> None:
+        """Put a predictor's answers and then its record into their files."""
+        replace_rows(self.predictions, record.name, predictions, ORDER)
+        replace_rows(self.results, record.name, [asdict(record)], ORDER)
 
     @contextlib.contextmanager
     def clock(self, what: str) -> Iterator[None]:

@@ -12,17 +12,15 @@ from stepdistill.config import RunConfig
 from stepdistill.errors import DataError, RunFolderError
 from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
 from stepdistill.evaluate.scorecards import score
-from stepdistill.files import digest_file, replace_rows
+from stepdistill.files import digest_file
 from stepdistill.records import Example, Prediction, Predictor, RunRecord, Scorecard, Watcher
-from stepdistill.student.methods import METHODS, PREFIXES, Method, all_targets, find_method
+from stepdistill.student.methods import PREFIXES, Method, all_targets, find_method
 from stepdistill.student.model import Student, load_student, new_student
-from stepdistill.student.train import Lesson, train
-from stepdistill.study.folder import RunFolder, versions
+from stepdistill.student.train import Lesson, forget_work, train
+from stepdistill.study.folder import TEACHER, RunFolder, versions
 from stepdistill.task.load import Task, digest_examples, load_examples, load_task
 from stepdistill.task.schema import Split
 from stepdistill.teacher.annotate import Annotations, Asked, annotate, count, read_annotations
-
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,7 @@ class Run:
         """Stage 3: a student for each method, in `students/`."""
         for method in self.methods:
             if self.folder.student(method.name).exists():
+                forget_work(self.folder.student(method.name))
                 continue
             with self.folder.clock(f"train {method.name}"):
                 self._train(method)
@@ -105,7 +104,7 @@ class Run:
         Raises:
             RunFolderError: a student is not trained yet.
         """
-        if self.annotations.get("test"):
+        if self.annotations.get("test") and TEACHER not in self.folder.records():
             self._measure(TEACHER, TeacherPredictor(self.annotations["test"]), self._teacher_facts())
         for method in self.methods:
             folder = self.folder.student(method.name)
@@ -165,9 +164,8 @@ class Run:
         examples = self.examples["test"]
         predictions = predictor.predict(examples)
         rows = [{"name": name, "gold": e.label, **asdict(p)} for e, p in _pairs(examples, predictions)]
-        replace_rows(self.folder.predictions, name, rows)
         record = self._record(name, score(self.task.kind, examples, predictions), facts)
-        self.folder.add(record, [TEACHER, *METHODS])
+        self.folder.add(record, rows)
 
     def _record(self, name: str, card: Scorecard, facts: Mapping[str, Any]) -> RunRecord:
         return RunRecord(
