@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stepdistill.config import ScratchConfig, StudentConfig, TrainConfig
-from stepdistill.records import Annotation, Example, Target, unwatched
+from stepdistill.records import Annotation, Example, Target, Watcher, unwatched
 from stepdistill.student.methods import all_targets, find_method
 from stepdistill.student.model import Student, load_student, new_student
 from stepdistill.student.scratch import train_tokenizer
@@ -40,7 +41,7 @@ def corpus() -> list[str]:
     """The words of the toy examples, for tokenizers."""
     examples, annotations = toy(24)
     reasons = [annotation.rationale for annotation in annotations.values()]
-    return [f"[label] [rationale] {e.text} {e.label}" for e in examples] + reasons
+    return [f"[label] [rationale] {e.text}\n{e.label}" for e in examples] + reasons
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,7 +49,10 @@ def one_thread() -> Iterator[None]:
     """Sums are taken in one order, and the machine's other work is not disturbed."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    # Every training collects garbage; what was imported needs no looking through each time.
+    gc.freeze()
     yield
+    gc.unfreeze()
     torch.set_num_threads(before)
 
 
@@ -173,12 +177,23 @@ def lesson() -> Callable[..., Lesson]:
     return make
 
 
-@pytest.fixture(scope="session")
-def fit() -> Callable[..., Trained]:
-    """Train a student in a folder and show what it has left."""
+@pytest.fixture
+def teach(
+    make_student: Callable[..., Student], lesson: Callable[..., Lesson], tmp_path: Path
+) -> Callable[..., Trained]:
+    """Train a student on the toy examples into `tmp_path / name`; settings go in by keyword."""
 
-    def run(student: Student, given: Lesson, folder: Path, watch: Any = unwatched) -> Trained:
-        train(student, given, folder, watch)
-        return Trained(folder, student)
+    def run(
+        name: str = "s",
+        *,
+        student: Student | None = None,
+        family: str = "encoder-decoder",
+        dropout: float = 0.0,
+        watch: Watcher = unwatched,
+        **settings: Any,
+    ) -> Trained:
+        student = student or make_student(family, dropout)
+        train(student, lesson(**settings), tmp_path / name, watch)
+        return Trained(tmp_path / name, student)
 
     return run

@@ -78,23 +78,20 @@ _POLICY = (
     "My insurance lasts through {until} this year.", "My contract expires this year, in {until}.",
     "The last month of my policy is {until} this year.", "My cover ends in {until} this year.",
 )  # fmt: skip
-# Pairs for a false and a true fact share most words, so that hardly any word alone gives it away.
+# Each line words the same fact as false and as true; in most, the two share their nouns.
 _PAPERS = (
     ("The receipts are not enclosed.", "The receipts are enclosed."),
-    ("You will find no bills enclosed.", "You will find all the bills enclosed."),
-    ("I have not found the receipts to send.", "I have found the receipts and send them."),
-    ("The papers are missing from this letter.", "No papers are missing from this letter."),
-    ("I am sending the papers later, not now.", "I am sending the papers now, not later."),
-    ("I still have to find all the bills.", "I still had all the bills and enclose them."),
+    ("I have not found the receipts yet.", "I have enclosed the receipts."),
+    ("The papers are missing from this letter.", "The papers are enclosed with this letter."),
+    ("I will send the bills later.", "I send the bills with this letter."),
+    ("I still have to find all the bills.", "All the bills are enclosed."),
     ("Bills and photographs are yet to follow.", "Bills and photographs are enclosed too."),
 )
 _HURT = (
-    ("Nobody was hurt, thank God.", "Nobody but my {who} was hurt, thank God."),
-    ("Neither my {who} nor anyone else was hurt.", "My {who} was hurt and saw a doctor."),
-    ("Luckily nobody was injured.", "Luckily nobody died, but my {who} was injured."),
-    ("All of us, even my {who}, are unharmed.", "All of us but my {who} are unharmed."),
-    ("None of us was injured or saw a doctor.", "One of us was injured: my {who} saw a doctor."),
-    ("My {who} fell, but nobody was hurt.", "My {who} fell and was hurt at the knee."),
+    ("Nobody was hurt, thank God.", "My {who} was hurt and saw a doctor."),
+    ("Luckily nobody was injured.", "Sadly my {who} was injured."),
+    ("All of us are unharmed.", "My {who} broke an arm."),
+    ("Neither my {who} nor anyone else was hurt.", "My {who} had to go to hospital."),
 )
 _EARLIER = (
     "I have made {claims} this year.", "This year you have had {claims} from me.",
@@ -122,10 +119,11 @@ _CLOSINGS = (
 _PEOPLE = ("wife", "husband", "son", "daughter", "mother", "father", "sister", "brother")
 _NAMES = ("Ruth", "Tom", "Anna", "Omar", "Grace", "Peter", "Mei", "Luis", "Ivy", "Paul", "Nora")
 
-# Pairs (until, month) at most four months apart: far apart, one month alone would often settle
-# the comparison. A policy and a damage in the same month belong to the pairs in force.
-_IN_FORCE = [(u, m) for u in range(1, 13) for m in range(1, 13) if 0 <= u - m <= 4]
-_OVER = [(u, m) for u in range(1, 13) for m in range(1, 13) if 1 <= m - u <= 4]
+# Pairs (until, month) in the first half of the year, at most four months apart: far apart, one month
+# alone would often settle the comparison; over the whole year, 1,000 letters show each pair too
+# seldom for a student that starts from random weights. A policy and a damage in the same month belong to the pairs in force.
+_IN_FORCE = [(u, m) for u in range(1, 7) for m in range(1, 7) if 0 <= u - m <= 4]
+_OVER = [(u, m) for u in range(1, 7) for m in range(1, 7) if 1 <= m - u <= 4]
 
 
 @dataclass(frozen=True, slots=True)
