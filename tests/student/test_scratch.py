@@ -99,5 +99,5 @@ def test_tied_weights_are_counted_once(make_student: Callable[..., Student]) -> 
 
 
 def test_sizes_in_the_name_of_the_model_are_refused() -> None:
-    with pytest.raises(ConfigError, match="give the sizes under student.scratch"):
+    with pytest.raises(ConfigError, match=r"give the sizes under student\.scratch"):
         new_student(StudentConfig(model="scratch:128"), 0, [])

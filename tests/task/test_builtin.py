@@ -91,7 +91,6 @@ def test_validation_is_a_seeded_share_of_the_train_file(data: DataConfig, name: 
     assert 0.4 < sum(spread) / len(spread) < 0.6
 
 
-
 def test_svamp_holds_no_test_problem_in_its_training_inputs(data: DataConfig) -> None:
     found = load_examples(load_task("svamp"), data)
     test = {e.text for e in found["test"]}

@@ -131,6 +131,6 @@ def test_options_are_found_in_a_text_when_lettered_from_a_without_a_gap(
 # A server reads texts of strangers: the time must not grow with the square of the white space.
 @pytest.mark.parametrize("text", ["\n" * 20_000, "(a) x" + " " * 20_000 + "y"])
 def test_options_are_found_in_time_that_grows_with_the_text(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     options_in(text)
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2

@@ -50,7 +50,7 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         ("data: {limit: {trian: 3}}", ["'data.limit.trian'", "did you mean 'train'"]),
         ("zzz: 1", ["unknown key 'zzz'", "Allowed: data, methods, out, seed, student, task"]),
         ("teacher: {completions: {tran: a}}", ["teacher.completions", "'tran'", "did you mean 'train'"]),
-        ("1: 2", ["unknown key '1'"]),
+        ("1: 2", ["1: Keys should be strings"]),
         ("train: {epochs: many}", ["train.epochs", "integer", "'many'"]),
         ("train: {epochs: 2.5}", ["train.epochs", "integer", "2.5"]),
         ("train: {epochs: true}", ["train.epochs", "integer", "True"]),
@@ -104,7 +104,7 @@ def test_sizes_that_do_not_fit_are_refused(load: Load, student: str) -> None:
         ("", ["a mapping with keys is expected", "None"]),
         ("just words", ["a mapping with keys is expected", "'just words'"]),
         ("a: \x00", ["run.yaml"]),
-        ("[" * 5000, ["nested too deeply"]),
+        ("[" * 1500, ["nested too deeply"]),
         ("a: *b", ["line 1", "undefined alias"]),
         ("a: !!python/object/apply:os.system ['true']", ["line 1", "could not determine a constructor"]),
         (f"{SMALL}seed: 2020-13-45\n", ["run.yaml"]),
@@ -155,12 +155,8 @@ def test_no_text_raises_anything_but_an_error_of_ours(tmp_path_factory: Any, tex
 def test_an_override_sets_any_key_and_leaves_the_others(
     load: Load, override: str, key: str, value: object
 ) -> None:
-    changed, plain = flatten(load(override).plain()), flatten(load().plain())
-    assert changed.pop(key) == value
-    plain.pop(key, None)
-    assert {k: changed.get(k) for k in plain if not key.startswith(k)} == {
-        k: v for k, v in plain.items() if not key.startswith(k)
-    }
+    plain = {k: v for k, v in flatten(load().plain()).items() if not key.startswith(f"{k}.")}
+    assert flatten(load(override).plain()) == plain | {key: value}
 
 
 def test_an_override_replaces_a_mapping_as_a_whole(load: Load) -> None:
@@ -183,7 +179,7 @@ def test_of_two_overrides_the_last_wins(load: Load) -> None:
         ("seed.x=3", ["seed", "integer"]),
         ("seed=[1", ["--set seed=[1", "not YAML"]),
         ("seed=2020-13-45", ["seed"]),
-        ("seed=" + "[" * 5000, ["seed", "nested too deeply"]),
+        ("seed=" + "[" * 1500, ["seed", "nested too deeply"]),
         ("train={epochs: 1, epochs: 2}", ["stands twice"]),
         ("seed=", ["seed", "None"]),
     ],
@@ -240,29 +236,17 @@ def template(name: str) -> tuple[str, dict[str, Any]]:
     return text, yaml.safe_load(text)
 
 
-def names_of(model: type[BaseModel]) -> set[str]:
-    found = set()
-    for name, field in model.model_fields.items():
-        found.add(field.alias or name)
-        inner = field.annotation
-        for part in (inner, *getattr(inner, "__args__", ())):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                found |= names_of(part)
-    return found
-
-
 @pytest.mark.parametrize(("name", "model"), [("run.yaml", RunConfig), ("task.yaml", TaskSpec)])
 def test_a_template_is_valid_as_it_stands(name: str, model: type[BaseModel]) -> None:
     assert check(model, template(name)[1], name)
 
 
 def test_the_run_template_names_every_key_with_its_default_value() -> None:
-    text, values = template("run.yaml")
-    assert [key for key in sorted(names_of(RunConfig)) if f"{key}:" not in text] == []
     small = {"task": "t", "out": "o", "student": {"model": "m"}}
-    defaults = flatten(check(RunConfig, small, "defaults").plain())
-    own = {"task", "out", "student.model", "teacher.completions.train"}
-    assert {k: v for k, v in flatten(values).items() if k not in own and defaults[k] != v} == {}
+    defaults, shown = flatten(check(RunConfig, small, "small").plain()), flatten(template("run.yaml")[1])
+    assert set(defaults) - set(shown) == {"teacher.completions"}
+    own = {"task", "out", "student.model"}
+    assert {k: v for k, v in shown.items() if k in defaults and k not in own and defaults[k] != v} == {}
 
 
 def test_the_task_template_names_every_key_of_an_answer() -> None:

@@ -45,9 +45,7 @@ def exact(tree: Tree | str) -> tuple[Fraction, Fraction]:
     if tree.sign in "+-":
         return bound(left + right if tree.sign == "+" else left - right, off_left + off_right)
     if tree.sign == "*":
-        return bound(
-            left * right, abs(left) * off_right + abs(right) * off_left + off_left * off_right
-        )
+        return bound(left * right, abs(left) * off_right + abs(right) * off_left + off_left * off_right)
     if right == 0 and off_right == 0:
         raise NoValueError("division by zero")
     assume(abs(right) > 2 * off_right)
@@ -228,10 +226,10 @@ def test_one_bracket_over_the_limit_is_refused() -> None:
     ids=lambda text: f"{text[:4]!r}x{len(text)}",
 )
 def test_hostile_length_and_depth_are_refused_at_once(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ExpressionError):
         evaluate(text)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_an_expression_error_is_a_value_error() -> None:

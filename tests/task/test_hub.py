@@ -28,7 +28,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     for split, words in (("train", ["sea", "lake", "pond"]), ("validation", ["well"])):
         rows = [
-            {"ask": f"Where is the {word}?", "offer": {"text": [word, "sky"], "label": ["A", "B"]}, "key": "A"}
+            {
+                "ask": f"Where is the {word}?",
+                "offer": {"text": [word, "sky"], "label": ["A", "B"]},
+                "key": "A",
+            }
             for word in words
         ]
         (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

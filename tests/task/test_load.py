@@ -83,9 +83,7 @@ def test_a_tilde_stands_for_the_home_folder(
 
 
 @pytest.mark.parametrize("root", ["nowhere", "own/train.jsonl"])
-def test_a_data_root_that_is_no_folder_is_refused(
-    make: Callable[..., Task], place: Path, root: str
-) -> None:
+def test_a_data_root_that_is_no_folder_is_refused(make: Callable[..., Task], place: Path, root: str) -> None:
     with pytest.raises(DataError, match=r"no such folder; .*data\.root"):
         load_examples(make(), DataConfig(root=str(place / root)))
 
@@ -130,9 +128,7 @@ def test_a_validation_split_as_large_as_its_origin_is_refused(
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_one_split_alone_is_the_same_as_among_all(
-    make: Callable[..., Task], place: Path, split: Any
-) -> None:
+def test_one_split_alone_is_the_same_as_among_all(make: Callable[..., Task], place: Path, split: Any) -> None:
     data = DataConfig(root=str(place))
     assert load_examples(make(), data, only=(split,)) == {split: load_examples(make(), data)[split]}
 
@@ -182,7 +178,10 @@ LABEL = {"kind": "label", "column": "team", "labels": ["yes", "no"]}
         ({"answer": {"kind": "text", "markr": "x"}}, ["answer.markr", "did you mean 'marker'"]),
         ({"data": {}}, ["data needs `files` or `hub`"]),
         ({"data": {"files": {"trian": "a"}}}, ["trian", "did you mean 'train'"]),
-        ({"demonstrations": [{"row": {}, "rationale": "r", "label": "yes"}]}, ["demonstration 1", "'message'"]),
+        (
+            {"demonstrations": [{"row": {}, "rationale": "r", "label": "yes"}]},
+            ["demonstration 1", "'message'"],
+        ),
         (
             {"demonstrations": [{"row": {"message": "m"}, "rationale": "r", "label": "maybe"}]},
             ["demonstration 1", "'maybe'", "yes, no"],
@@ -202,7 +201,9 @@ def test_a_wrong_task_file_is_refused_with_its_name_and_place(
 
 
 # Reading drops case and punctuation, so such labels would silently be taken for one another.
-@pytest.mark.parametrize("labels", [["+", "-"], ["C", "C++", "D"], ["1", "-1"], ["yes", "Yes!"], ["...", "a"]])
+@pytest.mark.parametrize(
+    "labels", [["+", "-"], ["C", "C++", "D"], ["1", "-1"], ["yes", "Yes!"], ["...", "a"]]
+)
 def test_labels_that_reading_cannot_tell_apart_are_refused(
     make: Callable[..., Task], labels: list[str]
 ) -> None:

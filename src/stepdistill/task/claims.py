@@ -121,9 +121,10 @@ _NAMES = ("Ruth", "Tom", "Anna", "Omar", "Grace", "Peter", "Mei", "Luis", "Ivy",
 
 # Pairs (until, month) in the first half of the year, at most four months apart: far apart, one month
 # alone would often settle the comparison; over the whole year, 1,000 letters show each pair too
-# seldom for a student that starts from random weights. A policy and a damage in the same month belong to the pairs in force.
-_IN_FORCE = [(u, m) for u in range(1, 7) for m in range(1, 7) if 0 <= u - m <= 4]
-_OVER = [(u, m) for u in range(1, 7) for m in range(1, 7) if 1 <= m - u <= 4]
+# seldom for a student that starts from random weights. Same month for both: in force.
+_USED = range(1, 7)
+_IN_FORCE = [(u, m) for u in _USED for m in _USED if 0 <= u - m <= 4]
+_OVER = [(u, m) for u in _USED for m in _USED if 1 <= m - u <= 4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +214,8 @@ def misreadings(facts: Facts) -> list[Facts]:
     >>> [decide(wrong) for wrong in misreadings(facts)]
     ['ask', 'deny']
     """
-    readings = [replace(facts, until=until) for until in range(1, 13)]
-    readings += [replace(facts, month=month) for month in range(1, 13)]
+    readings = [replace(facts, until=until) for until in _USED]
+    readings += [replace(facts, month=month) for month in _USED]
     readings += [replace(facts, cause=cause) for cause in CAUSES]
     readings += [replace(facts, earlier=earlier) for earlier in range(len(_NUMBERS))]
     readings += [replace(facts, papers=not facts.papers), replace(facts, hurt=not facts.hurt)]

@@ -1,0 +1,108 @@
+"""The rules of the house: one-way imports, sizes, public names, one sentence at the door."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import stepdistill
+
+SOURCE = Path(stepdistill.__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
+ORDER = "errors records files config task teacher student evaluate study deploy cli".split()
+MODULES = sorted(SOURCE.rglob("*.py"))
+TRAINING = {"stepdistill.student.train", "stepdistill.student.trainer", "stepdistill.student.loss"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def stage(dotted: str) -> str | None:
+    parts = dotted.split(".")
+    return parts[1] if parts[0] == "stepdistill" and len(parts) > 1 else None
+
+
+def named(path: Path) -> str:
+    return ".".join(["stepdistill", *path.relative_to(SOURCE).with_suffix("").parts])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_a_stage_imports_only_stages_above_it(path: Path) -> None:
+    here = stage(named(path))
+    if here in (None, "__init__", "__main__"):
+        return
+    below = [n for n in imports(path) if (s := stage(n)) and ORDER.index(s) > ORDER.index(str(here))]
+    assert below == []
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "deploy").glob("*.py")), ids=named)
+def test_deployment_imports_no_training_code(path: Path) -> None:
+    assert TRAINING.isdisjoint(imports(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_files_functions_and_parameter_lists_are_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+            given = [a for a in node.args.args + node.args.kwonlyargs if a.arg not in ("self", "cls")]
+            assert len(given) <= 7, node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_modules_open_with_a_sentence_and_public_names_say_what_they_do(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert (ast.get_docstring(tree) or "").split("\n")[0].rstrip(":").strip(), "module"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_nothing_evaluates_or_unpickles_or_waits_for_later(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert called.isdisjoint({"eval", "exec", "compile"})
+    assert {"pickle", "dill", "joblib", "shelve", "marshal"}.isdisjoint(imports(path))
+    raised = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    assert "NotImplementedError" not in raised
+
+
+def test_public_names_are_sorted_exist_and_are_all_there_is() -> None:
+    names = stepdistill.__all__
+    assert names == sorted(names)
+    assert set(stepdistill._HOMES) | {"__version__"} == set(names)
+    assert all(getattr(stepdistill, name) is not None for name in names)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = stepdistill.nothing_like_it
+
+
+HEAVY = ("torch", "transformers", "pydantic", "matplotlib", "numpy")
+
+
+@pytest.mark.parametrize("module", ["stepdistill", "stepdistill.records", "stepdistill.cli.main"])
+def test_the_door_is_light(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_folder_is_called_after_nothing() -> None:
+    names = {path.name for path in SOURCE.rglob("*") if path.is_dir()} | {p.stem for p in MODULES}
+    assert names.isdisjoint({"utils", "common", "core", "base", "helpers", "manager", "util", "misc"})
+
+
+def test_the_version_stands_in_one_way_in_both_places() -> None:
+    assert f'version = "{stepdistill.__version__}"' in (ROOT / "pyproject.toml").read_text()
