@@ -263,7 +263,7 @@ def test_a_missing_nested_column_is_named_in_full(read: Reader) -> None:
 @pytest.mark.parametrize("value", ['"sea|lake"', "null", "7", '{"a": "sea"}', "[]"])
 def test_options_that_are_no_list_are_refused_with_their_row(read: Reader, value: str) -> None:
     row = f'{{"key": 1, "message": "Where?", "choices": {value}, "team": null}}'
-    with pytest.raises(DataError, match="row 1.*'choices'.*list"):
+    with pytest.raises(DataError, match=r"row 1.*'choices'.*list"):
         read("a.jsonl", row, answer=CHOICE)
 
 

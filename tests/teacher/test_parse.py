@@ -22,6 +22,10 @@ ANSWERS = {
     "claims": ("deny", ()),
 }
 TASKS = {name: load_task(name) for name in builtin_names()}
+PIECES = [
+    *("So the answer is", "the  ANSWER\nis:", "\n\nQ:", "\nPremise:", "lake", "neutral", "42", "/ 0"),
+    *("(a)", "(", ")", " ", "\n", ".", "=", "\x00", "\ud800", "9" * 30),
+]
 quick = settings(max_examples=150, deadline=None)
 
 
@@ -46,10 +50,7 @@ def read(text: str, task: Task | None = None, options: tuple[str, ...] = ()) -> 
     text=st.one_of(
         st.text(max_size=200),
         st.lists(
-            st.sampled_from(
-                ["So the answer is", "the  ANSWER\nis:", "\n\nQ:", "\nPremise:", "(", ")", "(a)", "lake"]
-                + ["neutral", "42", "/ 0", " ", "\n", ".", "\ud800", "\x00", "=", "9" * 30]
-            ),
+            st.sampled_from(PIECES),
             max_size=20,
         ).map("".join),
     ),

@@ -41,7 +41,7 @@ def test_a_scripted_teacher_answers_in_the_order_of_the_examples() -> None:
 
 
 def test_a_scripted_teacher_names_the_examples_it_cannot_answer() -> None:
-    with pytest.raises(TeacherError, match="no answer for x, y, z$"):
+    with pytest.raises(TeacherError, match=r"no answer for x, y, z$"):
         ScriptedTeacher({"a": ""}).complete(asked("a", "x", "y", "z", "zz"))
 
 

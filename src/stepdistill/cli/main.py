@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
-import click
 import typer
 
 import stepdistill
@@ -47,6 +47,10 @@ def _options(
     pass
 
 
+# Typer brings a click of its own in newer releases; this is the root of its errors in either case.
+_Misused: Any = typer.BadParameter.__mro__[2]
+
+
 class _TerminatedError(BaseException):
     """SIGTERM, as an exception, so that it ends the work as orderly as Ctrl-C does."""
 
@@ -66,14 +70,14 @@ def main() -> None:
     except _TerminatedError:
         _say("Terminated; finished work is kept. Run the same command to go on.")
         code = 143
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("Interrupted; finished work is kept. Run the same command to go on.")
         code = 130
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); nothing is wrong. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except click.ClickException as error:
+    except _Misused as error:
         error.show()
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,191 @@
+"""What each verb prints and leaves behind when all is well."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+VERBS = ["run", "annotate", "train", "evaluate", "predict", "tasks", "init"]
+LABELS = {"approve", "ask", "deny", "escalate"}
+
+
+def test_a_run_prints_a_row_for_the_teacher_and_each_method(cli: Any, run_file: Path) -> None:
+    done = cli("run", run_file)
+    assert done.code == 0
+    names = [line.split()[0] for line in done.out.splitlines() if " % " in line]
+    assert [name for name in names if name in ("teacher", "finetune", "distill", "step-by-step")] == [
+        "teacher",
+        "finetune",
+        "distill",
+        "step-by-step",
+    ]
+    assert "SIMULATED" in done.out
+    assert "McNemar p" in done.out
+
+
+def test_progress_goes_to_stderr_and_quiet_silences_it(cli: Any, run_file: Path) -> None:
+    assert "train finetune" in cli("run", run_file, "--set", "methods=[finetune]").error
+    assert cli("run", run_file, "--quiet").error == ""
+
+
+def test_json_is_all_that_stdout_holds(cli: Any, run_file: Path) -> None:
+    rows = json.loads(cli("run", run_file, "--json").out)
+    assert [row["name"] for row in rows] == ["teacher", "finetune", "distill", "step-by-step"]
+    for row in rows:
+        card = row["scorecard"]
+        assert card["n"] == len(card["outcomes"]) == 12
+        assert card["value"] == pytest.approx(card["outcomes"].count("1") / 12)
+        assert 0 <= card["low"] <= card["value"] <= card["high"] <= 1
+
+
+def test_stages_one_by_one_give_the_results_of_a_run(cli: Any, run_file: Path, tmp_path: Path) -> None:
+    at = {name: ("--set", f"out={tmp_path / name}") for name in ("whole", "stages")}
+    assert cli("run", run_file, "-q", *at["whole"]).code == 0
+    for verb in ("annotate", "train", "evaluate"):
+        assert cli(verb, run_file, "-q", *at["stages"]).code == 0
+    for name in ("annotations.jsonl", "predictions.jsonl", "results.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stages" / name).read_bytes()
+
+
+def test_a_method_added_later_leaves_the_others_as_they_are(cli: Any, run_file: Path, tmp_path: Path) -> None:
+    assert cli("run", run_file, "-q", "--set", "methods=[step-by-step]").code == 0
+    model = tmp_path / "out" / "students" / "step-by-step" / "model.safetensors"
+    born = model.stat().st_mtime_ns
+    assert cli("run", run_file, "-q").code == 0
+    assert model.stat().st_mtime_ns == born
+    names = [json.loads(line)["name"] for line in (tmp_path / "out" / "results.jsonl").open()]
+    assert names == ["teacher", "finetune", "distill", "step-by-step"]
+
+
+def test_every_prediction_is_kept_beside_its_gold_label(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "predictions.jsonl").open()]
+    assert len(rows) == 4 * 12
+    assert all(row["gold"] in LABELS for row in rows)
+    assert all((row["label"] is None) == (row["reason"] is not None) for row in rows)
+
+
+def test_a_finished_run_holds_no_pickle_and_no_scratch(finished: Path) -> None:
+    names = [path.name for path in finished.rglob("*")]
+    assert [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))] == []
+    assert [name for name in names if name.startswith(".") and name != ".lock"] == []
+
+
+def test_predict_answers_a_text_and_explains_it(cli: Any, finished: Path) -> None:
+    done = cli("predict", finished, "Dear Sir, a storm tore tiles off the roof.", "--student", "step-by-step")
+    assert done.code == 0
+    plain = done.out
+    explained = cli("predict", finished, "Dear Sir, a storm.", "--student", "step-by-step", "--explain")
+    assert explained.code == 0
+    assert len(explained.out.splitlines()) >= len(plain.splitlines())
+
+
+def test_predict_answers_a_file_in_order(cli: Any, finished: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "letter": "A storm."},
+        {"id": "b", "text": "A fire in May, and nobody was hurt."},
+        {"letter": "x"},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = cli("predict", finished, "--input", tmp_path / "in.jsonl", "--quiet")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["id"] for row in found] == ["a", "b", "2"]
+    assert all(row["label"] in LABELS | {None} for row in found)
+
+
+def test_predict_reads_stdin(cli: Any, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("A storm in May.\n"))
+    assert cli("predict", finished, "-").code == 0
+    base = [sys.executable, "-m", "stepdistill", "predict", str(finished)]
+    rows = '{"letter": "A storm."}\n'
+    done = subprocess.run(
+        [*base, "-q", "--input", "-"], input=rows, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["id"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--explain", "text", "--student", "finetune"], "was taught no rationales"),
+        (["text", "--student", "finetun"], "did you mean 'finetune'"),
+        (["--input", "/no/such.jsonl"], "no such file"),
+        (["  "], "the input text is empty"),
+        ([], "give either a TEXT or --input FILE"),
+    ],
+)
+def test_predict_refuses_what_it_cannot_do(cli: Any, finished: Path, arguments: list[str], part: str) -> None:
+    done = cli("predict", finished, *arguments)
+    assert done.code == 2
+    assert part in " ".join(done.error.split())
+
+
+def test_predict_without_a_run_says_what_to_do(cli: Any, tmp_path: Path) -> None:
+    done = cli("predict", tmp_path, "text")
+    assert (done.code, done.error.count("\n")) == (2, 1)
+    assert "no trained student" in done.error
+
+
+def test_tasks_lists_what_is_built_in_and_prints_one(cli: Any) -> None:
+    names = [line.split()[0] for line in cli("tasks").out.splitlines()]
+    assert names == ["anli-r1", "anli-r2", "anli-r3", "asdiv", "claims", "cqa", "esnli", "svamp"]
+    assert yaml.safe_load(cli("tasks", "svamp").out)["name"] == "svamp"
+    assert "did you mean 'svamp'" in cli("tasks", "svmp").error
+
+
+def test_init_writes_files_that_run_once_there_are_data(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("init").code == 0
+    rows = [{"message": f"My bill number {i} is wrong", "team": "billing"} for i in range(130)]
+    for name in ("train", "test"):
+        Path(f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    answers = [
+        {"id": f"train-{i}", "rationale": "It is about money.", "label": "billing"} for i in range(130)
+    ]
+    Path("completions-train.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    small = ["student.model='scratch:'", "student.scratch.d_model=16", "train.epochs=1", "train.threads=1"]
+    done = cli("run", "run.yaml", "-q", *[word for setting in small for word in ("--set", setting)])
+    assert done.code == 0, done.error
+    assert "step-by-step" in done.out
+
+
+def test_init_overwrites_nothing(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text("mine")
+    done = cli("init", tmp_path)
+    assert (done.code, done.error.count("\n")) == (2, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["task.yaml"]
+    assert (tmp_path / "task.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_needs_no_torch(verb: str) -> None:
+    code = (
+        "import sys; sys.argv = ['stepdistill', sys.argv[1], '--help']\n"
+        "from stepdistill.cli.main import main\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, verb], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+    assert "Usage" in done.stdout
+
+
+def test_an_unknown_verb_is_answered_with_a_suggestion(cli: Any) -> None:
+    done = cli("evalute")
+    assert done.code == 2
+    assert "evaluate" in done.error
+
+
+def test_hostile_words_do_not_reach_the_terminal(cli: Any, tmp_path: Path) -> None:
+    done = cli("run", tmp_path / "\x1b[31mred\nline.yaml")
+    assert done.code == 2
+    assert "\x1b" not in done.error
+    assert done.error.count("\n") == 1
