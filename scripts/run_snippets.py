@@ -1,4 +1,4 @@
-"""Run the shell and Python snippets of Markdown pages, each page in a folder of its own.
+"""Run the shell and Python snippets of Markdown pages, from the project's folder.
 
 Fenced blocks that open with ```bash or ```python are run in order; a block below the line
 `<!-- not run: REASON -->` is shown only, and the reason is printed. A failing block fails the page.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,19 +25,15 @@ def run_page(page: Path) -> int:
         SystemExit: a block fails.
     """
     done = 0
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "examples").symlink_to(ROOT / "examples")
-        for number, block in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")), start=1):
-            if block["reason"]:
-                print(f"{page.name} block {number}: not run: {block['reason']}")
-                continue
-            program = (
-                ["bash", "-euo", "pipefail", "-c"] if block["kind"] == "bash" else [sys.executable, "-c"]
-            )
-            print(f"{page.name} block {number}:\n{block['code'].rstrip()}", flush=True)
-            if subprocess.run([*program, block["code"]], cwd=folder, check=False).returncode:  # noqa: S603
-                raise SystemExit(f"{page}: block {number} failed")
-            done += 1
+    for number, block in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")), start=1):
+        if block["reason"]:
+            print(f"{page.name} block {number}: not run: {block['reason']}")
+            continue
+        program = ["bash", "-euo", "pipefail", "-c"] if block["kind"] == "bash" else [sys.executable, "-c"]
+        print(f"{page.name} block {number}:\n{block['code'].rstrip()}", flush=True)
+        if subprocess.run([*program, block["code"]], cwd=ROOT, check=False).returncode:  # noqa: S603
+            raise SystemExit(f"{page}: block {number} failed")
+        done += 1
     return done
 
 

@@ -116,6 +116,17 @@ def test_a_target_ends_with_one_end_of_sequence(make_student: Callable[..., Stud
     assert ids.count(end) == 1
 
 
+def test_the_positions_of_a_causal_row_count_from_its_first_token(
+    make_student: Callable[..., Student],
+) -> None:
+    student = make_student("causal")
+    items = encode(student)
+    batch = encoder_of(student).collate(items)["label"]
+    for ids, mask, item in zip(batch["position_ids"], batch["attention_mask"], items, strict=True):
+        length = len(item["label"].source) + len(item["label"].target) - 1
+        assert ids[mask.bool()].tolist() == list(range(length))
+
+
 def test_the_end_is_learned_also_where_its_token_serves_as_padding(
     make_student: Callable[..., Student],
 ) -> None:

@@ -79,8 +79,8 @@ def test_a_missing_task_adds_nothing() -> None:
 
 
 def test_lambda_weighs_the_rationale_alone() -> None:
-    sums, totals = torch.tensor([4.0, 6.0]), torch.tensor([2, 3])
-    assert [multitask_loss(sums, totals, weight).item() for weight in (0, 1, 2.5)] == [2.0, 4.0, 7.0]
+    sums, totals = torch.tensor([4.0, 9.0]), torch.tensor([2, 3])
+    assert [multitask_loss(sums, totals, weight).item() for weight in (0, 1, 2.5)] == [2.0, 5.0, 9.5]
 
 
 @pytest.mark.parametrize("mean", MEANS)

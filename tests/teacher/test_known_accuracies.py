@@ -36,14 +36,17 @@ def measure(real_data: Path, tmp_path: Path) -> Measure:
             if isinstance(found := read[split][example.id], Annotation)
             and task.kind.same(found.label, str(example.label))
         )
-        return dict(right), count(read, examples)
+        report = count(read, examples)
+        for numbers in report.values():
+            assert numbers["examples"] == numbers["answers"]
+            assert numbers["answers"] == numbers["read"] + sum(numbers["unread"].values())
+            assert numbers["read"] == sum(numbers["rules"].values())
+        return dict(right), report
 
     return measurer
 
 
-@pytest.mark.parametrize(
-    ("rule", "test", "train_file"), [("brackets", 148, 586), ("whole", 155, 594), (None, 155, 594)]
-)
+@pytest.mark.parametrize(("rule", "test", "train_file"), [("brackets", 148, 586), (None, 155, 594)])
 def test_svamp_is_right_as_often_as_known(
     measure: Measure, rule: str | None, test: int, train_file: int
 ) -> None:
@@ -54,7 +57,7 @@ def test_svamp_is_right_as_often_as_known(
 
 @pytest.mark.parametrize(
     ("rule", "test", "several"),
-    [("text", 943, 0), ("first-letter", 968, 0), ("sole-letter", 958, 25), (None, 958, 25)],
+    [("text", 943, 0), ("first-letter", 968, 0), (None, 958, 25)],
 )
 def test_commonsense_qa_is_right_as_often_as_known(
     measure: Measure, rule: str | None, test: int, several: int
@@ -63,14 +66,6 @@ def test_commonsense_qa_is_right_as_often_as_known(
     assert right["test"] == test
     assert report["test"]["unread"].get("several options", 0) == several
     assert [report[split]["answers"] for split in ("train", "validation", "test")] == [8766, 975, 1221]
-
-
-@pytest.mark.parametrize("name", ["svamp", "cqa"])
-def test_every_answer_is_read_or_counted_as_unread(measure: Measure, name: str) -> None:
-    for numbers in measure(name, None)[1].values():
-        assert numbers["examples"] == numbers["answers"]
-        assert numbers["answers"] == numbers["read"] + sum(numbers["unread"].values())
-        assert numbers["read"] == sum(numbers["rules"].values())
 
 
 def test_rationales_hold_nothing_of_the_question_that_the_teacher_invents(
