@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from stepdistill.config import DataConfig
 from stepdistill.errors import DataError
-from stepdistill.records import Annotation, Completion
+from stepdistill.records import Annotation, Completion, Example
 from stepdistill.task import claims
 from stepdistill.task.load import builtin_names, digest_examples, load_examples, load_task
 from stepdistill.teacher.parse import parse
@@ -165,25 +166,29 @@ def test_anli_is_read_from_files_of_the_authors_layout(tmp_path: Path, number: i
     assert found["test"][2].text == "Premise: It rains 2.\nHypothesis: It is wet."
 
 
-def test_claims_need_no_file_and_are_the_same_every_time() -> None:
+@pytest.fixture(scope="module")
+def letters() -> dict[Any, list[Example]]:
+    return load_examples(load_task("claims"), DataConfig(root="/no/such/folder"))
+
+
+def test_claims_need_no_file_and_are_the_same_every_time(letters: dict[Any, list[Example]]) -> None:
     task = load_task("claims")
-    found = load_examples(task, DataConfig(root="/no/such/folder"))
     assert task.spec.data.generator is not None
-    assert {split: len(rows) for split, rows in found.items()} == task.spec.data.generator.sizes
-    assert set(found) == {"train", "validation", "test"}
-    assert digest_examples(found) == digest_examples(load_examples(task, DataConfig()))
+    assert {split: len(rows) for split, rows in letters.items()} == task.spec.data.generator.sizes
+    assert set(letters) == {"train", "validation", "test"}
+    assert digest_examples(load_examples(task, DataConfig())) == digest_examples(letters)
 
 
-def test_claims_share_no_letter_between_splits_and_no_label_word_with_the_text() -> None:
-    found = load_examples(load_task("claims"), DataConfig())
-    texts = [e.text for rows in found.values() for e in rows]
+def test_claims_share_no_letter_between_splits_and_no_label_word_with_the_text(
+    letters: dict[Any, list[Example]],
+) -> None:
+    texts = [e.text for rows in letters.values() for e in rows]
     assert len(set(texts)) == len(texts) >= 1500
-    assert not [text for text in texts if any(label in text.lower().split() for label in claims.LABELS)]
+    assert not [text for text in texts if {*re.findall(r"\w+", text.lower())} & {*claims.LABELS}]
 
 
-def test_claims_have_balanced_labels() -> None:
-    found = load_examples(load_task("claims"), DataConfig())
-    for rows in found.values():
+def test_claims_have_balanced_labels(letters: dict[Any, list[Example]]) -> None:
+    for rows in letters.values():
         shares = Counter(e.label for e in rows)
         assert set(shares) == set(claims.LABELS)
         assert all(0.17 < count / len(rows) < 0.33 for count in shares.values()), shares

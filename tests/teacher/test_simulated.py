@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,13 @@ def task() -> Task:
 @pytest.fixture(scope="module")
 def examples(task: Task) -> list[Example]:
     return [e for rows in load_examples(task, DataConfig()).values() for e in rows]
+
+
+@pytest.fixture(scope="module")
+def quarter(task: Task, examples: list[Example]) -> list[Annotation]:
+    """What is read of a simulated teacher that is wrong in a quarter of the letters."""
+    read = [parse(answer, task) for answer in simulated_teacher(task, 0.25, seed=0).complete(examples)]
+    return [found for found in read if isinstance(found, Annotation) and found.rationale]
 
 
 def asked(*ids: str) -> list[Example]:
@@ -52,54 +60,55 @@ def test_a_scripted_teacher_keeps_its_answers_when_the_table_changes() -> None:
     assert teacher.complete(asked("a"))[0].text == "first"
 
 
-def test_a_quarter_of_the_simulated_answers_is_wrong_and_wrong_ones_differ_from_gold(
-    task: Task, examples: list[Example]
+def test_a_quarter_of_the_simulated_answers_is_wrong_in_every_split(
+    task: Task, examples: list[Example], quarter: list[Annotation]
 ) -> None:
-    answers = simulated_teacher(task, 0.25, seed=0).complete(examples)
-    read = [parse(answer, task) for answer in answers]
-    assert all(isinstance(found, Annotation) and found.rationale for found in read)
-    right = [found.label == e.label for found, e in zip(read, examples, strict=True)]  # type: ignore[union-attr]
-    assert len(right) >= 1500
-    assert 0.21 < 1 - sum(right) / len(right) < 0.29
+    wrong, size = Counter[str](), Counter[str]()
+    for found, example in zip(quarter, examples, strict=True):
+        for group in ("all", example.id.split("-")[0]):
+            size[group] += 1
+            wrong[group] += found.label != example.label
+    shares = {group: wrong[group] / size[group] for group in size}
+    assert len(shares) == 4
+    assert size["all"] >= 1500
+    assert 0.21 < shares["all"] < 0.29
+    assert all(0.15 < share < 0.35 for share in shares.values()), shares
 
 
-def test_simulated_answers_that_are_right_give_the_reasons_that_the_facts_give(
-    task: Task, examples: list[Example]
+def test_the_reasons_are_those_of_the_facts_where_and_only_where_the_label_is_right(
+    examples: list[Example], quarter: list[Annotation]
 ) -> None:
-    answers = simulated_teacher(task, 0.25, seed=0).complete(examples)
     letters = claims.letters(len(examples), 0)
     assert [e.text for e in examples] == [letter.text for letter in letters]
-    for answer, letter in zip(answers, letters, strict=True):
-        found = parse(answer, task)
-        assert isinstance(found, Annotation)
-        same = found.rationale == claims.rationale(letter.facts)
-        assert same == (found.label == letter.label == claims.decide(letter.facts))
+    for found, letter in zip(quarter, letters, strict=True):
+        right = found.label == claims.decide(letter.facts) == letter.label
+        assert right == (found.rationale == claims.rationale(letter.facts))
 
 
 @pytest.mark.parametrize(("rate", "right"), [(0.0, True), (1.0, False)])
 def test_without_errors_all_answers_are_right_and_with_nothing_else_none(
-    task: Task, examples: list[Example], rate: float, right: bool
+    task: Task, rate: float, right: bool
 ) -> None:
-    answers = simulated_teacher(task, rate, seed=3).complete(examples)
+    small = generator_of(task, train=200, test=100)
+    examples = [e for rows in load_examples(small, DataConfig()).values() for e in rows]
+    answers = simulated_teacher(small, rate, seed=3).complete(examples)
+    assert len(answers) == 300
     for answer, example in zip(answers, examples, strict=True):
-        assert (parse(answer, task).label == example.label) is right  # type: ignore[union-attr]
+        assert (parse(answer, small).label == example.label) is right  # type: ignore[union-attr]
+
+
+def generator_of(task: Task, **sizes: int) -> Task:
+    made = task.spec.data.generator
+    assert made is not None
+    data = task.spec.data.model_copy(update={"generator": made.model_copy(update={"sizes": sizes})})
+    return Task(task.spec.model_copy(update={"data": data}))
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_seed_others(task: Task) -> None:
-    first, again = (simulated_teacher(task, 0.25, seed=1).answers for _ in range(2))
-    other = simulated_teacher(task, 0.25, seed=2).answers
+    small = generator_of(task, train=100, test=50)
+    first, again, other = (simulated_teacher(small, 0.25, seed).answers for seed in (1, 1, 2))
     assert first == again
     assert 0 < sum(first[id_] != other[id_] for id_ in first) < len(first)
-
-
-def test_errors_are_spread_over_all_splits(task: Task, examples: list[Example]) -> None:
-    answers = simulated_teacher(task, 0.25, seed=0).complete(examples)
-    wrong, size = Counter[str](), Counter[str]()
-    for answer, example in zip(answers, examples, strict=True):
-        split = example.id.split("-")[0]
-        size[split] += 1
-        wrong[split] += parse(answer, task).label != example.label  # type: ignore[union-attr]
-    assert all(0.15 < wrong[split] / size[split] < 0.35 for split in size), wrong
 
 
 @pytest.mark.parametrize("name", ["svamp", "cqa", "esnli"])
@@ -108,12 +117,12 @@ def test_a_real_task_cannot_be_simulated(name: str) -> None:
         simulated_teacher(load_task(name), 0.25, 0)
 
 
-def test_a_simulated_run_annotates_every_example_of_every_split(task: Task, tmp_path: object) -> None:
-    data = DataConfig.model_validate({"limit": {"train": 20, "validation": 5, "test": 7}})
-    found = load_examples(task, data)
-    path = tmp_path / "annotations.jsonl"  # type: ignore[operator]
-    annotate(Asked(task, found, data, TeacherConfig(backend="simulated"), 0), path, unwatched)
-    read = read_annotations(path)
-    assert {split: list(rows) for split, rows in read.items()} == {
-        split: [e.id for e in rows] for split, rows in found.items()
-    }
+def test_a_simulated_run_annotates_every_example_of_every_split(task: Task, tmp_path: Path) -> None:
+    small = generator_of(task, train=20, validation=5, test=7)
+    data = DataConfig.model_validate({"limit": {"train": 10}})
+    found = load_examples(small, data)
+    asked_for = Asked(small, found, data, TeacherConfig(backend="simulated"), 0)
+    annotate(asked_for, tmp_path / "annotations.jsonl", unwatched)
+    read = read_annotations(tmp_path / "annotations.jsonl")
+    assert {split: len(rows) for split, rows in read.items()} == {"train": 10, "validation": 5, "test": 7}
+    assert all(list(rows) == [e.id for e in found[split]] for split, rows in read.items())

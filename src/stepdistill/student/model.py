@@ -93,6 +93,7 @@ def load_student(where: str, trust_remote_code: bool = False) -> Student:
         auto = AutoModelForCausalLM if family == "causal" else AutoModelForSeq2SeqLM
         # float32 even where the file has less: the optimizer loses small steps in bfloat16.
         model = auto.from_pretrained(where, dtype=torch.float32, use_safetensors=True, **options)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
     except (OSError, ValueError, KeyError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StudentError(

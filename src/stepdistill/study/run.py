@@ -113,7 +113,7 @@ class Run:
             if method.name not in self.folder.records():
                 with self.folder.clock(f"predict {method.name}"):
                     card = self.folder.card(method.name)
-                    student = load_student(str(folder))
+                    student = load_student(str(folder), self.config.student.trust_remote_code)
                     kind = self.task.kind
                     predictor = StudentPredictor(
                         student, kind, card["new_tokens"], watch=self._renamed(method.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -51,9 +52,21 @@ class Task:
         return text.format(**values).strip()
 
     def options(self, row: Mapping[str, Any], name: str | None = None) -> tuple[str, ...]:
-        """The options of a row, for tasks of kind `choice`; empty for others."""
+        """The options of a row, for tasks of kind `choice`; empty for others.
+
+        Raises:
+            KeyError: there is no such column.
+            ValueError: what stands there is not a list.
+        """
         path = name or self.spec.answer.options
-        return tuple(str(option) for option in column(row, path)) if path else ()
+        if not path:
+            return ()
+        found = column(row, path)
+        if isinstance(found, str) and found.lstrip().startswith("["):
+            found = json.loads(found)  # a table's cell
+        if not isinstance(found, list | tuple) or not found:
+            raise ValueError(f"the options in '{path}' are {brief(found)}; a list is expected")
+        return tuple(str(option) for option in found)
 
     def demonstrations(self) -> tuple[Demonstration, ...]:
         """The prompt triplets, rendered as examples are."""
