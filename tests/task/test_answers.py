@@ -98,6 +98,7 @@ def test_free_text_that_is_shown_is_read_back(text: str) -> None:
         ("it is neutral, I think", "neutral", "named"),
         ("neutral. Really neutral.", "neutral", "named"),
         ("neutrality", None, "not a label"),
+        ("unneutral", None, "not a label"),
         ("entailment or neutral", None, "several labels"),
         ("", None, "empty answer"),
         (" ... ", None, "empty answer"),
@@ -109,6 +110,10 @@ def test_a_label_is_read_when_the_text_is_it_or_names_it_alone(
 ) -> None:
     found = LabelKind(LABELS).read(text)
     assert (found.label, found.rule or found.reason) == (label, rule)
+
+
+def test_case_is_folded_as_unicode_folds_it() -> None:
+    assert LabelKind(("Straße", "Weg")).read("STRASSE").label == "Straße"
 
 
 def test_a_label_inside_a_longer_one_does_not_count_as_named() -> None:
@@ -171,6 +176,7 @@ def test_an_equation_that_is_read_has_the_same_value_when_shown(text: str) -> No
         ("1000000", "1000001", 1e-6, True),
         ("1000000", "1000002.5", 1e-6, False),
         ("1 / 3", "0.333", 1e-2, True),
+        ("10", "20", 0.5, True),
         ("2", "2", 0.0, True),
         ("3 - 4", "4 - 3", 1e-6, False),
     ],

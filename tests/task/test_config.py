@@ -82,7 +82,8 @@ def test_a_wrong_key_or_value_is_named_with_what_is_allowed(load: Load, more: st
 
 def test_a_missing_key_is_named_and_further_faults_are_counted(load: Load) -> None:
     message = message_of(load, text="task: svamp\n")
-    assert "the key 'student' is missing; add it (and 1 more)" in message
+    assert message.endswith("run.yaml: the key 'student' is missing; add it (and 1 more)")
+    assert message_of(load, text="task: t\nout: o\n").endswith("'student' is missing; add it")
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,11 @@ def test_a_datasets_folder_with_several_splits_asks_for_one(read: Reader, tmp_pa
     assert read("folder/train") == EXPECTED
 
 
+def test_line_ends_inside_a_cell_are_kept(read: Reader) -> None:
+    found = read("a.csv", f'{TABLE}\r\n1,"a\r\nb",billing\r\n', input="{message}")
+    assert found == [Example("1", "a\r\nb", "billing")]
+
+
 def test_a_row_number_counts_rows_and_ids_number_them_from_zero(read: Reader) -> None:
     found = read("a.jsonl", lines(GOOD, "", NEXT), id=None)
     assert [example.id for example in found] == ["train-0", "train-1"]
@@ -254,13 +259,26 @@ def test_a_dotted_column_reaches_into_a_nested_one(read: Reader) -> None:
     assert found == [Example("1", "Q: Where?", "lake", ("sea", "lake"))]
 
 
+def test_a_column_with_a_dot_in_its_name_is_found(read: Reader) -> None:
+    row = '{"key": 1, "message": "Where?", "choices.text": ["sea", "lake"], "team": "sea"}'
+    found = read("a.jsonl", row, answer=CHOICE | {"options": "choices.text"})
+    assert found == [Example("1", "Q: Where?", "sea", ("sea", "lake"))]
+
+
 def test_a_missing_nested_column_is_named_in_full(read: Reader) -> None:
     row = '{"key": 1, "message": "Where?", "choices": {"label": ["A"]}, "team": "A"}'
     with pytest.raises(DataError, match=r"row 1: no column 'choices\.text'"):
         read("a.jsonl", row, answer=CHOICE | {"options": "choices.text"})
 
 
-@pytest.mark.parametrize("value", ['"sea|lake"', "null", "7", '{"a": "sea"}', "[]"])
+def test_a_cell_of_a_table_holds_options_as_a_json_list(read: Reader) -> None:
+    content = 'key,message,choices,team\n1,Where?,"[""sea"", ""lake"", 3]",B\n'
+    assert read("a.csv", content, answer=CHOICE) == [Example("1", "Q: Where?", "lake", ("sea", "lake", "3"))]
+
+
+@pytest.mark.parametrize(
+    "value", ['"sea|lake"', "null", "7", '{"a": "sea"}', "[]", '"[1, "', '"[]"', f'"{"[" * 9999}"']
+)
 def test_options_that_are_no_list_are_refused_with_their_row(read: Reader, value: str) -> None:
     row = f'{{"key": 1, "message": "Where?", "choices": {value}, "team": null}}'
     with pytest.raises(DataError, match=r"row 1.*'choices'.*list"):

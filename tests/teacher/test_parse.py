@@ -104,6 +104,8 @@ def test_the_next_question_that_the_teacher_invents_changes_nothing(name: str, r
     text = task.show("Reasons; a\nsecond line.", label, options)
     assert read(text + run_on, task, options) == read(text, task, options)
     assert isinstance(read(text, task, options), Annotation)
+    if name != "claims":
+        assert cut_run_on(text + run_on, task) == text
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_a_marker_without_an_answer_is_unread_in_every_task(name: str, reason: s
     "marker",
     [
         "so the answer is",
-        "SO THE ANSWER IS:",
+        "SO THE ANSWER IS:\n",
         "So  the\tanswer\n is :",
         "So the answer is\n",
         "So the answer is ",
@@ -179,6 +181,11 @@ def test_a_marker_without_an_answer_is_unread_in_every_task(name: str, reason: s
 )
 def test_case_and_space_of_the_marker_do_not_count(marker: str) -> None:
     assert read(f"Why. {marker} yes.") == Annotation("7", "Why.", "yes", "exact")
+
+
+def test_a_colon_behind_the_marker_is_no_part_of_the_answer() -> None:
+    found = read("Why. The answer is : (1 + 2).", TASKS["svamp"])
+    assert found == Annotation("7", "Why.", "(1 + 2)", "whole")
 
 
 def test_the_last_marker_wins_and_the_others_are_rationale() -> None:

@@ -186,10 +186,13 @@ def test_a_task_without_known_completions_asks_for_them(place: Path) -> None:
 
 
 def test_examples_without_an_answer_are_left_out_and_strange_ids_ignored(
-    annotated: Callable[..., Any],
+    annotated: Callable[..., Any], place: Path
 ) -> None:
     rows = jsonl({"id": "c", "completion": WORDS[2]}, {"id": "z", "completion": "x"})
-    assert annotated("x.jsonl", {"x.jsonl": rows}) == {"train": {"c": READ["c"]}}
+    found = annotated("x.jsonl", {"x.jsonl": rows})
+    assert found == {"train": {"c": READ["c"]}}
+    report = count(found, load_examples(own(place), DataConfig()))["train"]
+    assert report == {"examples": 3, "answers": 1, "read": 1, "unread": {}, "rules": {"exact": 1}}
 
 
 def test_a_limit_does_not_shift_lists_that_are_joined_by_order(annotated: Callable[..., Any]) -> None:

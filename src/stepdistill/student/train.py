@@ -132,7 +132,7 @@ def _arguments(config: TrainConfig, seed: int, work: Path, select: bool) -> Trai
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
         lr_scheduler_type="linear",
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         seed=seed,
         bf16=use_bfloat16(config),
         eval_strategy="epoch" if select else "no",
