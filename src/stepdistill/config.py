@@ -21,7 +21,7 @@ SPLITS = ("train", "validation", "test")
 class Model(BaseModel):
     """A frozen value in which an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class LimitConfig(Model):
@@ -164,12 +164,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: malformed YAML, not a mapping, or a key given twice.
         DataError: there is no such file, or it is not UTF-8.
     """
-    try:
-        values = yaml.load(read_text(path), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {_one_line(error)}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
+    values = _load_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a mapping with keys is expected, not {brief(values)}")
     return values
@@ -212,10 +207,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: write it as key.key=value, e.g. train.epochs=2")
-    try:
-        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not YAML: {_one_line(error)}") from None
+    value = _load_yaml(text, f"--set {brief(override)}: the value is not YAML")
     *outer, last = key.strip().split(".")
     place: Any = values
     for part in outer:
@@ -223,6 +215,18 @@ def _override(values: dict[str, Any], override: str) -> None:
             place[part] = {}
         place = place[part]
     place[last] = value
+
+
+def _load_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: {_one_line(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply") from None
+    except (ValueError, AttributeError) as error:
+        # PyYAML's own, from text that looks like a date or a number and is none (2020-13-45, 0b_).
+        raise ConfigError(f"{source}: a value is malformed ({error}); put it in quotes") from None
 
 
 def _complaint(model: type[BaseModel], error: Any, place: str) -> str:
@@ -272,7 +276,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
             key = self.construct_object(key_node, deep=True)

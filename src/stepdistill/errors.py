@@ -59,7 +59,7 @@ def unknown(noun: str, given: object, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else "."
-    return f"unknown {noun} '{given}'{hint} Allowed: {', '.join(names)}"
+    return f"unknown {noun} {brief(str(given))}{hint} Allowed: {', '.join(names)}"
 
 
 def brief(value: object, limit: int = 60) -> str:

@@ -217,6 +217,7 @@ def test_gold_labels_are_brought_into_canonical_form(
         (ChoiceKind(), "f", LAKE, ["'f'", *LAKE]),
         (ChoiceKind(), 5, LAKE, ["5", *LAKE]),
         (ChoiceKind(), -1, LAKE, ["-1", *LAKE]),
+        # A defect when written: a letter whose lower case is two characters long raised TypeError.
         (ChoiceKind(), "\u0130", LAKE, ["'\u0130'", *LAKE]),
         (ChoiceKind(), "\n\n", LAKE, ["\\n"]),
         (EquationKind(), "x + 1", (), ["'x + 1'", "not arithmetic"]),

@@ -30,7 +30,7 @@ def test_a_choice_kind_reads_options_of_the_example_only(
         assert ChoiceKind(rule).read(asked, given_options).label in (None, *given_options)
 
 
-# The words of an answer are not its list of options: nothing would be outside such a set.
+# A defect when written: the words of an answer are not its list of options.
 @pytest.mark.parametrize("text", ["(a) lake.", "(a) sea (b) lake", "lake", "a"])
 @pytest.mark.parametrize("rule", RULES["choice"])
 def test_a_choice_without_options_has_no_label(rule: str, text: str) -> None:
@@ -47,7 +47,7 @@ def test_an_option_that_is_shown_is_read_back(rule: str, given_options: list[str
         assert kind.gold(label, given_options) == label
 
 
-# A letter in brackets inside the words of an option is no second answer.
+# A defect when written: a letter in brackets inside the words of an option is no second answer.
 def test_an_option_with_a_letter_in_brackets_is_read_back() -> None:
     given_options = ("vitamin (c)", "plan (a)", "iron")
     for label in given_options:
@@ -116,6 +116,7 @@ def test_an_unread_choice_says_why(text: str, reason: str) -> None:
     [
         ("Where?\nAnswer Choices:\n(a) sea\n(b) deep lake \n", ("sea", "deep lake")),
         ("(a) x\n(c) y", ()),
+        # A defect when written: "bc" is a part of the alphabet, too.
         ("(b) x\n(c) y", ()),
         ("(b) x\n(a) y", ()),
         ("no options", ()),
@@ -128,7 +129,7 @@ def test_options_are_found_in_a_text_when_lettered_from_a_without_a_gap(
     assert options_in(text) == found
 
 
-# A server reads texts of strangers: the time must not grow with the square of the white space.
+# A defect when written: the time grew with the square of the white space, in texts of strangers.
 @pytest.mark.parametrize("text", ["\n" * 20_000, "(a) x" + " " * 20_000 + "y"])
 def test_options_are_found_in_time_that_grows_with_the_text(text: str) -> None:
     start = time.process_time()

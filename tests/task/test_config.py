@@ -58,12 +58,14 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         ("train: {epochs: null}", ["train.epochs", "None"]),
         ("train: {learning_rate: 0}", ["train.learning_rate", "greater than 0"]),
         ("train: {learning_rate: .nan}", ["train.learning_rate", "nan"]),
+        # A defect when written: nan was refused and infinity was not.
         ("train: {learning_rate: .inf}", ["train.learning_rate", "inf"]),
         ("train: {lambda: .inf}", ["train.lambda", "inf"]),
         ("train: {lambda: -1}", ["train.lambda", "greater than or equal to 0"]),
         ("train: {batch_size: 16, micro_batch_size: 5}", ["batch_size 16 is not a multiple of 5"]),
         ("train: {precision: bf16}", ["train.precision", "'bf16'", "did you mean 'bfloat16'", "float32"]),
         ("teacher: {backend: openai}", ["teacher.backend", "'openai'", "recorded, simulated"]),
+        # A defect when written: the line break came through.
         ('teacher: {backend: "re\\ncorded"}', ["teacher.backend", "did you mean 'recorded'"]),
         ("teacher: {error_rate: 1.5}", ["teacher.error_rate", "less than or equal to 1"]),
         ("methods: []", ["methods", "at least 1"]),
@@ -108,6 +110,7 @@ def test_sizes_that_do_not_fit_are_refused(load: Load, student: str) -> None:
         ("[" * 700, ["nested too deeply"]),
         ("a: *b", ["line 1", "undefined alias"]),
         ("a: !!python/object/apply:os.system ['true']", ["line 1", "could not determine a constructor"]),
+        # A defect when written: PyYAML raises a ValueError of its own for the next three.
         (f"{SMALL}seed: 2020-13-45\n", ["run.yaml"]),
         (f"{SMALL}seed: 0b_\n", ["run.yaml"]),
         (f"{SMALL}data: !!map text\n", ["run.yaml"]),
@@ -181,6 +184,7 @@ def test_of_two_overrides_the_last_wins(load: Load) -> None:
         ("sed=3", ["'sed'", "did you mean 'seed'"]),
         ("seed.x=3", ["seed", "integer"]),
         ("seed=[1", ["--set", "seed=[1", "not YAML"]),
+        # A defect when written: tracebacks, as in the file.
         ("seed=2020-13-45", ["seed"]),
         ("seed=" + "[" * 700, ["seed", "nested too deeply"]),
         ("train={epochs: 1, epochs: 2}", ["stands twice"]),

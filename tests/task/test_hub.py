@@ -88,6 +88,7 @@ def test_files_are_taken_before_the_hub_where_a_folder_is_known(make: Callable[.
         ({"id": "/no/such/folder"}, ["/no/such/folder (split train)", "cannot be loaded", "data.root"]),
         ({"splits": {"train": "tarin"}}, ["(split tarin)", "cannot be loaded", "data.root"]),
         ({"column": "gold"}, ["row 1", "no column 'gold'", "ask, offer, key"]),
+        # A defect when written: only the last part of the name was told.
         ({"options": "offer.words"}, ["row 1", "no column 'offer.words'"]),
         ({"input": "{question}"}, ["row 1", "no column 'question'", "ask, offer, key"]),
         ({"input": "{ask.__class__}"}, ["row 1", "only plain {column} fields"]),
@@ -111,6 +112,7 @@ def test_the_hub_without_the_datasets_package_says_what_to_install(
         load_examples(make(), HUB)
 
 
+# A defect when written: the message asked for files that were there.
 def test_a_task_without_a_hub_cannot_be_read_from_it(tmp_path: Path) -> None:
     spec = {
         "name": "own",

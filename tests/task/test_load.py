@@ -127,6 +127,7 @@ def test_a_validation_split_as_large_as_its_origin_is_refused(
         load_examples(task, DataConfig(root=str(place)))
 
 
+# A defect when written: validation alone was empty, since train was not read.
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_one_split_alone_is_the_same_as_among_all(make: Callable[..., Task], place: Path, split: Any) -> None:
     data = DataConfig(root=str(place))
@@ -174,6 +175,7 @@ LABEL = {"kind": "label", "column": "team", "labels": ["yes", "no"]}
         ({"answer": {"kind": "equation", "read": "first"}}, ["read: first", "whole, brackets"]),
         ({"answer": {"kind": "choice"}}, ["'choice' needs `options`"]),
         ({"answer": {"kind": "text", "marker": ""}}, ["marker"]),
+        # A defect when written: such a marker stands everywhere.
         ({"answer": {"kind": "text", "marker": " \n"}}, ["marker"]),
         ({"answer": {"kind": "text", "markr": "x"}}, ["answer.markr", "did you mean 'marker'"]),
         ({"data": {}}, ["data needs `files` or `hub`"]),
@@ -200,7 +202,7 @@ def test_a_wrong_task_file_is_refused_with_its_name_and_place(
     assert "\n" not in message
 
 
-# Reading drops case and punctuation, so such labels would silently be taken for one another.
+# A defect when written: reading drops case and punctuation, so these were silently taken for one another.
 @pytest.mark.parametrize(
     "labels", [["+", "-"], ["C", "C++", "D"], ["1", "-1"], ["yes", "Yes!"], ["...", "a"]]
 )
@@ -225,6 +227,7 @@ def test_plain_fields_are_the_columns_of_a_template(template: str, names: list[s
     assert template_fields(template) == names
 
 
+# A defect when written: "{0}" was let through and raised IndexError at the first row.
 @pytest.mark.parametrize(
     "template",
     ["{a.b}", "{a[0]}", "{a!r}", "{a:>10}", "{a:{b}}", "{}", "{0}", "{12}", "{!r}", "{", "}", "{a", "{a}}"],
@@ -236,6 +239,7 @@ def test_anything_but_plain_fields_is_refused(make: Callable[..., Task], templat
         make(input=template)
 
 
+# A defect when written: "{a!r}" was refused as "{a}", which is allowed.
 @pytest.mark.parametrize("template", ["{a!r}", "{a:>10}"])
 def test_a_refused_field_is_quoted_as_it_stands(template: str) -> None:
     with pytest.raises(ValueError) as caught:

@@ -149,6 +149,7 @@ def test_byte_order_marks_line_ends_and_empty_lines_do_not_count(
         ("a.json", f"[\n{GOOD},\n{{]", ["a.json:3", "malformed JSON"]),
         ("a.json", f"[{GOOD}, 7]", ["a.json", "item 1 is 7", "JSON object"]),
         ("a.json", "[" * 100_000, ["a.json", "nested too deeply"]),
+        # A defect when written: a ValueError that is no JSONDecodeError.
         ("a.json", '[{"key": ' + "9" * 5000 + "}]", ["a.json", "malformed JSON"]),
         ("a.json", "[]", ["a.json", "is empty", "at least one row"]),
         ("a.jsonl", b'{"key": "caf\xe9"}', ["a.jsonl", "not UTF-8", "byte 12", "iconv"]),
@@ -160,6 +161,7 @@ def test_byte_order_marks_line_ends_and_empty_lines_do_not_count(
         ("a.csv", lines(TABLE, "1,hello,billing", "2,bye"), ["a.csv:3", "2 columns", "header has 3"]),
         ("a.csv", lines(TABLE, "1,hello,billing,x"), ["a.csv:2", "4 columns", "header has 3"]),
         ("a.csv", lines(TABLE, '1,"hello,billing'), ["a.csv:2", "malformed table"]),
+        # A defect when written: the last of equal columns won.
         ("a.csv", lines("key,message,team,team", "1,hi,billing,x"), ["a.csv", "'team'", "twice"]),
         ("a.tsv", lines(TABLE, "1,hello,billing"), ["a.tsv", "row 1", "no column 'message'", TABLE]),
         ("a.parquet", "PAR1 not really", ["a.parquet", "not a Parquet file"]),
@@ -199,6 +201,7 @@ def test_a_fault_is_one_line_with_file_place_and_remedy(
     assert "\n" not in message
 
 
+# A defect when written: null was the input text "None".
 @pytest.mark.parametrize("value", ['""', '"  "', '"\\n\\t"', "null"])
 def test_an_empty_input_is_refused_with_its_row(read: Reader, value: str) -> None:
     row = f'{{"key": 2, "message": {value}, "team": null}}'
@@ -265,6 +268,7 @@ def test_a_column_with_a_dot_in_its_name_is_found(read: Reader) -> None:
     assert found == [Example("1", "Q: Where?", "sea", ("sea", "lake"))]
 
 
+# A defect when written: only the last part of the name was told.
 def test_a_missing_nested_column_is_named_in_full(read: Reader) -> None:
     row = '{"key": 1, "message": "Where?", "choices": {"label": ["A"]}, "team": "A"}'
     with pytest.raises(DataError, match=r"row 1: no column 'choices\.text'"):
@@ -285,6 +289,7 @@ def test_options_that_are_no_list_are_refused_with_their_row(read: Reader, value
         read("a.jsonl", row, answer=CHOICE)
 
 
+# A defect when written: the word None stood in the input.
 def test_a_null_column_is_an_empty_text_and_not_the_word_none(read: Reader) -> None:
     row = '{"key": 1, "message": "hello", "context": null, "team": null}'
     assert read("a.jsonl", row, input="{context}\n{message}") == [Example("1", "hello", None)]

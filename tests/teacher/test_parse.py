@@ -108,6 +108,7 @@ def test_the_next_question_that_the_teacher_invents_changes_nothing(name: str, r
         assert cut_run_on(text + run_on, task) == text
 
 
+# A defect when written: an opening without a colon was not known again.
 @pytest.mark.parametrize(
     ("template", "run_on"),
     [
@@ -208,7 +209,7 @@ def test_any_words_can_be_the_marker(marker: str) -> None:
     assert read("Why, yes.", task) == Unparsed("7", "no answer marker")
 
 
-# A degenerate completion is thousands of line ends; the time must not grow with their square.
+# A defect when written: the time grew with the square of the line ends of a degenerate answer.
 @pytest.mark.parametrize("filler", ["\n", "\n ", " ", "So ", "So the answer is ", "\nQ", "Q: ", "("])
 def test_reading_takes_time_that_grows_with_the_text(filler: str) -> None:
     text = "Why." + filler * (20_000 // len(filler)) + "x"

@@ -101,6 +101,7 @@ def test_rationales_and_labels_apart_are_read_without_a_marker(annotated: Callab
     assert (found["c"].rationale, found["c"].label) == ("", "no")
 
 
+# A defect when written: the codes of the data were not known here.
 @pytest.mark.parametrize(
     ("answer", "label"),
     [
@@ -121,6 +122,7 @@ def test_a_label_apart_may_be_written_as_in_the_data(
     assert (found.rationale, found.label) == ("Why.", task.kind.gold(label))
 
 
+# A defect when written: all were unread, as the options of the example were not known.
 @pytest.mark.parametrize("label", ["lake", "(b) lake", "b"])
 def test_a_choice_apart_is_read_with_the_options_of_its_example(
     annotated: Callable[..., Any], place: Path, label: str
@@ -133,7 +135,7 @@ def test_a_choice_apart_is_read_with_the_options_of_its_example(
     assert found["train"]["a"].label == "lake"
 
 
-# The word None is no answer of the teacher's; of kind `text` it would be trained on.
+# A defect when written: of kind `text` the word None was trained on.
 def test_a_label_apart_that_is_null_is_unread(annotated: Callable[..., Any], place: Path) -> None:
     words = jsonl({"id": "a", "rationale": "Why.", "label": None})
     found = annotated("x.jsonl", {"x.jsonl": words}, own(place, kind="text", column=None, labels=()))
@@ -150,6 +152,7 @@ def test_a_label_apart_that_is_null_is_unread(annotated: Callable[..., Any], pla
         ("x.json", '["a", 7, "c"]', ["x.json", "JSON list of strings"]),
         ("x.json", '["a",\n"b"', ["x.json:2", "malformed JSON"]),
         ("x.json", "", ["x.json:1", "malformed JSON"]),
+        # A defect when written: tracebacks from the next two.
         ("x.json", "[" * 100_000, ["x.json", "nested too deeply"]),
         ("x.json", "[" + "9" * 5000 + "]", ["x.json", "malformed JSON"]),
         ("x_{i}.json", "[]", ["x_0.json", "no such file", "teacher.completions"]),
@@ -236,6 +239,7 @@ def test_completions_are_kept_verbatim_and_read_as_parsing_reads_them(
     assert report["read"] == sum(isinstance(read, Annotation) for read in direct.values())
 
 
+# A defect when written: a KeyError, though a DataError is promised.
 @pytest.mark.parametrize("row", ["{}", '{"id": "a", "split": "train"}', '{"split": "train", "label": "x"}'])
 def test_a_damaged_row_of_annotations_is_refused_with_its_place(place: Path, row: str) -> None:
     (place / "annotations.jsonl").write_text(f"{row}\n")

@@ -83,6 +83,8 @@ class Runtime:
             raise DataError(
                 f"{place}: no column '{error.args[0]}' and no 'text'; the row has: {', '.join(row)}"
             ) from None
+        except ValueError as error:
+            raise DataError(f"{place}: {error}") from None
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{place}: the input text is empty or not text")
         return Example(str(row.get("id", index)), text.strip(), options=options)

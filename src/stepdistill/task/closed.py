@@ -82,10 +82,12 @@ class ChoiceKind:
         >>> ChoiceKind().read("either (a) sea or (b) lake", ["sea", "lake"]).reason
         'several options'
         """
-        options = options or options_in(text)
         if self.rule == "text":
             words = re.sub(r"^\s*\([a-z]\)", "", text).strip().removesuffix(".").strip()
             return Reading(words, "text") if words in options else unread("not an option")
+        for option in options:
+            if normal(text) == normal(self.show(option, options)):
+                return Reading(option, "letter")
         letters = [letter.lower() for letter in _LETTER.findall(text)]
         if not letters and (bare := _BARE_LETTER.match(text)):
             letters = [bare[1].lower()]
@@ -115,7 +117,7 @@ class ChoiceKind:
         text = str(value)
         if text in options:
             return text
-        if len(text) == 1 and text.isalpha() and ord(text.lower()) - ord("a") in range(len(options)):
+        if re.fullmatch("[A-Za-z]", text) and ord(text.lower()) - ord("a") < len(options):
             return options[ord(text.lower()) - ord("a")]
         if isinstance(value, int) and value in range(len(options)):
             return options[value]
@@ -130,7 +132,7 @@ class ChoiceKind:
         return f"({chr(ord('a') + list(options).index(label))}) {label}"
 
 
-_OPTION_LINE = re.compile(r"^\s*\(([a-z])\)\s*(.+?)\s*$", re.MULTILINE)
+_OPTION_LINE = re.compile(r"^[ \t]*\(([a-z])\)(.*\S)", re.MULTILINE)
 
 
 def options_in(text: str) -> tuple[str, ...]:
@@ -141,7 +143,8 @@ def options_in(text: str) -> tuple[str, ...]:
     """
     found = _OPTION_LINE.findall(text)
     letters = "".join(letter for letter, _ in found)
-    return tuple(words for _, words in found) if letters in string.ascii_lowercase else ()
+    lettered = string.ascii_lowercase.startswith(letters)
+    return tuple(words.strip() for _, words in found) if lettered else ()
 
 
 def _outermost(words: str, names: Sequence[str]) -> list[str]:

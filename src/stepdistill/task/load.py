@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -48,7 +49,8 @@ class Task:
             if name == "options" and name not in row:
                 values[name] = show_options(self.options(row))
             else:
-                values[name] = str(column(row, name))
+                value = column(row, name)
+                values[name] = "" if value is None else str(value)
         return text.format(**values).strip()
 
     def options(self, row: Mapping[str, Any], name: str | None = None) -> tuple[str, ...]:
@@ -63,7 +65,8 @@ class Task:
             return ()
         found = column(row, path)
         if isinstance(found, str) and found.lstrip().startswith("["):
-            found = json.loads(found)  # a table's cell
+            with contextlib.suppress(ValueError, RecursionError):
+                found = json.loads(found)  # a table's cell
         if not isinstance(found, list | tuple) or not found:
             raise ValueError(f"the options in '{path}' are {brief(found)}; a list is expected")
         return tuple(str(option) for option in found)
@@ -124,7 +127,10 @@ def load_examples(
     """
     spec = task.spec.data
     source = _choose_source(task, data)
-    found: dict[Split, list[Example]] = {name: source.read(name) for name in source.splits if name in only}
+    # The validation split is cut from another one, which is then read for its sake alone.
+    cut_from = [spec.validation.from_] if spec.validation and "validation" in only else []
+    read = {*only, *cut_from}
+    found: dict[Split, list[Example]] = {name: source.read(name) for name in source.splits if name in read}
     if spec.validation and "validation" not in found and spec.validation.from_ in found:
         origin = spec.validation.from_
         if spec.validation.n >= len(found[origin]):
@@ -140,7 +146,7 @@ def load_examples(
         found["validation"] = [found[origin][i] for i in sorted(kept)]
         found[origin] = [e for i, e in enumerate(found[origin]) if i not in kept]
     limits = data.limit.model_dump()
-    found = {name: examples[: limits[name]] for name, examples in found.items()}
+    found = {name: examples[: limits[name]] for name, examples in found.items() if name in only}
     if data.unlabelled and "train" in found:
         found["train"] = found["train"] + _unlabelled(data)
     return found
@@ -247,6 +253,8 @@ def _choose_source(task: Task, data: DataConfig) -> _Source:
         return _Source(task, spec.files, root=root)
     if data.source != "files" and spec.hub is not None:
         return _Source(task, spec.hub.splits, hub=True)
+    if data.source == "hub":
+        raise DataError(f"{task.spec.name}: data.source is 'hub' and the task file names no data.hub")
     needed = ", ".join(spec.files.values()) or "its files"
     raise DataError(
         f"{task.spec.name}: no data; give the folder that holds {needed} as data.root (or in {ENVIRONMENT})"

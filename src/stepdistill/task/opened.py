@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from stepdistill.errors import brief
-from stepdistill.task.expression import ExpressionError, evaluate
+from stepdistill.task.expression import MAX_MAGNITUDE, ExpressionError, evaluate
 from stepdistill.task.reading import Reading, normal, unread
 
-_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,18})(?:\.[0-9]{1,18})?", re.ASCII)
+# A figure as it stands, and what of figures is a number: a piece of one would be a wrong label.
+_FIGURE = re.compile(r"[-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,14 @@ class NumberKind:
         if len(text) > 10_000:
             return unread("too long")
         part = text.rsplit("=", 1)[-1]
-        numbers = list(dict.fromkeys(_NUMBER.findall(part)))
-        if len(numbers) != 1:
-            return unread("several numbers" if numbers else "no number")
-        return Reading(_plain(float(numbers[0].replace(",", ""))), "number")
+        figures = {figure.rstrip(",") for figure in _FIGURE.findall(part)}
+        if not figures:
+            return unread("no number")
+        figure = figures.pop()
+        if figures or not _NUMBER.fullmatch(figure):
+            return unread("several numbers")
+        value = float(figure.replace(",", ""))
+        return Reading(_plain(value), "number") if abs(value) <= MAX_MAGNITUDE else unread("too large")
 
     def gold(self, value: object, options: Sequence[str] = ()) -> str:
         """The number as the data has it, as a number or as text."""
@@ -129,4 +136,4 @@ def _close(left: float, right: float, tolerance: float) -> bool:
 
 
 def _plain(value: float) -> str:
-    return str(int(value)) if value.is_integer() else repr(value)
+    return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stepdistill.config import Model
 from stepdistill.task.answers import KINDS, RULES, AnswerKind
+from stepdistill.task.reading import normal
 
 Split = Literal["train", "validation", "test"]
 
@@ -33,8 +34,16 @@ class AnswerSpec(Model):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
+        if not self.marker.strip():
+            raise ValueError("`marker` is only white space; name the words before the answer")
         if self.kind == "label" and len(set(self.labels)) < 2:
             raise ValueError("answer kind 'label' needs at least two different `labels`")
+        forms = [normal(label) for label in self.labels]
+        if "" in forms or len(set(forms)) < len(forms):
+            raise ValueError(
+                "`labels` must differ in more than case, punctuation and spaces; write them as words "
+                "and give the data's own values as `codes`"
+            )
         if self.kind == "choice" and not self.options:
             raise ValueError("answer kind 'choice' needs `options`, the column with the options")
         if self.read is not None and self.read not in RULES.get(self.kind, ()):
@@ -139,7 +148,8 @@ def template_fields(template: str) -> list[str]:
     for _, name, form, conversion in string.Formatter().parse(template):
         if name is None:
             continue
-        if form or conversion or not name or any(mark in name for mark in ".[]!:"):
-            raise ValueError(f"template field '{{{name}}}': only plain {{column}} fields are allowed")
+        if form or conversion or not name or name.isdecimal() or any(mark in name for mark in ".[]!:"):
+            field = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+            raise ValueError(f"template field '{{{field}}}': only plain {{column}} fields are allowed")
         names.append(name)
     return names

@@ -45,6 +45,8 @@ def _read_json(path: Path) -> list[Row]:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: malformed JSON ({error.msg})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: malformed JSON ({error})") from None
     except RecursionError:
         raise DataError(f"{path}: malformed JSON (nested too deeply)") from None
     for number, row in enumerate(rows):
@@ -58,6 +60,9 @@ def _read_table(delimiter: str) -> Callable[[Path], list[Row]]:
         reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
         try:
             header = next(reader, [])
+            for name in header:
+                if header.count(name) > 1:
+                    raise DataError(f"{path}:1: the column {brief(name)} stands there twice; rename one")
             rows = []
             for cells in reader:
                 if not cells:
@@ -166,7 +171,7 @@ def column(row: Mapping[str, Any], path: str) -> Any:
         return row[path]
     here: Any = row
     for part in path.split("."):
-        if not isinstance(here, Mapping):
+        if not isinstance(here, Mapping) or part not in here:
             raise KeyError(path)
         here = here[part]
     return here

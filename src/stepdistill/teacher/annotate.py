@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from stepdistill.config import DataConfig, TeacherConfig
-from stepdistill.errors import TeacherError
+from stepdistill.errors import DataError, TeacherError
 from stepdistill.files import read_jsonl, write_jsonl
 from stepdistill.records import Annotation, Completion, Example, Unparsed, Watcher
 from stepdistill.task.load import Task, data_root, find_file, load_examples
 from stepdistill.task.schema import Split
 from stepdistill.teacher.parse import parse
-from stepdistill.teacher.recorded import Answer, read_recorded
+from stepdistill.teacher.recorded import Answer, Apart, read_recorded
 from stepdistill.teacher.simulated import simulated_teacher
 
 Annotations = dict[Split, dict[str, Annotation | Unparsed]]
@@ -65,7 +65,11 @@ def read_annotations(path: Path) -> Annotations:
         DataError: no such file, or a malformed line.
     """
     found: Annotations = {}
-    for row in read_jsonl(path):
+    for number, row in enumerate(read_jsonl(path), start=1):
+        missing = [key for key in ("id", "split", "rationale", "label", "rule", "unread") if key not in row]
+        if missing:
+            what = f"{path}, row {number}: no {', '.join(missing)}"
+            raise DataError(f"{what}; run `stepdistill annotate` again")
         read = (
             Unparsed(row["id"], row["unread"])
             if row["label"] is None
@@ -107,7 +111,7 @@ def _recorded(asked: Asked) -> dict[Split, dict[str, Answer]]:
             "teacher.completions: {train: FILE, test: FILE}"
         )
     whole = _file_order(asked)
-    answers = {split: read_recorded(path, whole.get(split, []), asked.task) for split, path in given.items()}
+    answers = {split: read_recorded(path, whole.get(split, [])) for split, path in given.items()}
     if asked.task.spec.data.validation and "validation" not in answers:
         answers["validation"] = answers.get(asked.task.spec.data.validation.from_, {})
     return answers
@@ -136,9 +140,26 @@ BACKENDS = {"recorded": _recorded, "simulated": _simulated}
 """Where completions come from, by `teacher.backend`."""
 
 
+def _read_apart(answer: Apart, task: Task, options: Sequence[str]) -> Annotation | Unparsed:
+    """A label in a column of its own, written as the data has it or as a teacher does."""
+    if answer.label is None:
+        return Unparsed(answer.example_id, "empty answer")
+    try:
+        label = task.kind.gold(answer.label, options)
+        return Annotation(answer.example_id, answer.rationale, label, "column")
+    except ValueError:
+        reading = task.kind.read(str(answer.label), options)
+    if reading.label is None:
+        return Unparsed(answer.example_id, reading.reason)
+    return Annotation(answer.example_id, answer.rationale, reading.label, reading.rule)
+
+
 def _row(split: Split, example: Example, answer: Answer, task: Task) -> dict[str, Any]:
     words = answer.text if isinstance(answer, Completion) else None
-    read = parse(answer, task, example.options) if isinstance(answer, Completion) else answer
+    if isinstance(answer, Completion):
+        read = parse(answer, task, example.options)
+    else:
+        read = _read_apart(answer, task, example.options)
     row: dict[str, Any] = {"id": example.id, "split": split, "completion": words}
     if isinstance(read, Unparsed):
         return {**row, "rationale": None, "label": None, "rule": None, "unread": read.reason}

@@ -48,9 +48,14 @@ def cut_run_on(text: str, task: Task) -> str:
 def _run_on(template: str) -> re.Pattern[str]:
     """A line that opens a question: "Q:", or the words with which the task's own inputs open."""
     opening = template.split("{", 1)[0].strip()
-    words = ["Q", "Question"] + ([re.escape(opening.rstrip(":"))] if opening else [])
+    words = ["Q", "Question"] + ([re.escape(opening.removesuffix(":").strip())] if opening else [])
     # "Q" alone at the very end is such a line, cut off by the token limit before its colon.
-    return re.compile(rf"\n\s*(?:{'|'.join(words)})\s*(?::|\Z)")
+    asked = rf"(?:{'|'.join(words)})\s*(?::|\Z)"
+    # Without a colon, one word alone could open any line of a rationale.
+    if opening and not opening.endswith(":") and not opening.isalpha():
+        asked += rf"|{re.escape(opening)}"
+    # Not \s before it: that tries every line end of a run of them, once for each of them.
+    return re.compile(rf"\n[^\S\n]*(?:{asked})")
 
 
 @cache

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from stepdistill.errors import TeacherError, brief
 from stepdistill.files import read_jsonl, read_text
-from stepdistill.records import Annotation, Completion, Unparsed
-from stepdistill.task.load import Task
-
-Answer = Completion | Annotation | Unparsed
+from stepdistill.records import Completion
 
 
-def read_recorded(path: Path, ids: Sequence[str], task: Task) -> dict[str, Answer]:
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A rationale and a label that stand in columns of their own."""
+
+    example_id: str
+    rationale: str
+    label: object
+
+
+Answer = Completion | Apart
+
+
+def read_recorded(path: Path, ids: Sequence[str]) -> dict[str, Answer]:
     """Completions of one split by example id.
 
     Args:
@@ -22,7 +32,6 @@ def read_recorded(path: Path, ids: Sequence[str], task: Task) -> dict[str, Answe
             of strings, one an example in the order of the split's file, the name holding `{i}`
             where they are numbered from 0.
         ids: the ids of the whole file of the split, in order; lists are joined by it.
-        task: reads the labels of rows that have them apart.
 
     Raises:
         TeacherError: no file, a malformed row, a doubled id, or a list that does not have exactly
@@ -30,7 +39,7 @@ def read_recorded(path: Path, ids: Sequence[str], task: Task) -> dict[str, Answe
     """
     if path.suffix == ".json":
         return _by_order(path, ids)
-    return _by_id(path, task)
+    return _by_id(path)
 
 
 def _by_order(path: Path, ids: Sequence[str]) -> dict[str, Answer]:
@@ -60,12 +69,16 @@ def _strings(path: Path) -> list[str]:
         values = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise TeacherError(f"{path}:{error.lineno}: malformed JSON ({error.msg})") from None
+    except RecursionError:
+        raise TeacherError(f"{path}: malformed JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise TeacherError(f"{path}: malformed JSON ({error})") from None
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise TeacherError(f"{path}: a JSON list of strings is expected")
     return values
 
 
-def _by_id(path: Path, task: Task) -> dict[str, Answer]:
+def _by_id(path: Path) -> dict[str, Answer]:
     answers: dict[str, Answer] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         id_ = row.get("id")
@@ -73,13 +86,13 @@ def _by_id(path: Path, task: Task) -> dict[str, Answer]:
             raise TeacherError(f"{path}, row {number}: no 'id'; the row has: {', '.join(row)}")
         if str(id_) in answers:
             raise TeacherError(f"{path}, row {number}: the id {brief(id_)} stands there twice")
-        answers[str(id_)] = _row(row, str(id_), f"{path}, row {number}", task)
+        answers[str(id_)] = _row(row, str(id_), f"{path}, row {number}")
     if not answers:
         raise TeacherError(f"{path}: the file is empty; at least one completion is expected")
     return answers
 
 
-def _row(row: dict[str, object], id_: str, place: str, task: Task) -> Answer:
+def _row(row: dict[str, object], id_: str, place: str) -> Answer:
     completion = row.get("completion")
     if isinstance(completion, str):
         return Completion(id_, completion, str(row.get("model", "recorded")))
@@ -87,12 +100,4 @@ def _row(row: dict[str, object], id_: str, place: str, task: Task) -> Answer:
         raise TeacherError(
             f"{place}: needs 'completion' (text), or 'rationale' and 'label'; the row has: {', '.join(row)}"
         )
-    reading = task.kind.read(str(row["label"]), tuple(map(str, _options(row, task))))
-    if reading.label is None:
-        return Unparsed(id_, reading.reason)
-    return Annotation(id_, str(row.get("rationale") or "").strip(), reading.label, reading.rule)
-
-
-def _options(row: dict[str, object], task: Task) -> Sequence[object]:
-    found = row.get(task.spec.answer.options or "", ())
-    return found if isinstance(found, list) else ()
+    return Apart(id_, str(row.get("rationale") or "").strip(), row["label"])
