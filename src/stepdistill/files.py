@@ -25,6 +25,7 @@ _FATAL = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EFBIG: "the file size limit is reached",
 }
+_REMEDY = "make room or use another folder, then run the same command again: finished work is kept"
 
 
 @contextlib.contextmanager
@@ -39,18 +40,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FATAL:
             raise
-        raise RunFolderError(
-            f"{path}: {_FATAL[error.errno]}; make room or choose another `out`, then run the same "
-            "command again: finished stages are kept"
-        ) from None
+        raise RunFolderError(f"{path}: {_FATAL[error.errno]}; {_REMEDY}") from None
     except Exception as error:
         # safetensors and torch wrap the cause in types of their own and keep only its words.
         if "No space left on device" not in str(error):
             raise
-        raise RunFolderError(
-            f"{path}: {_FATAL[errno.ENOSPC]}; make room or choose another `out`, then run the same "
-            "command again: finished stages are kept"
-        ) from None
+        raise RunFolderError(f"{path}: {_FATAL[errno.ENOSPC]}; {_REMEDY}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,8 @@ import stepdistill
 
 SOURCE = Path(stepdistill.__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
-ORDER = "errors records files config task teacher student evaluate study deploy cli".split()
+STAGES = "errors records files config task teacher student evaluate study deploy cli"
+ORDER = STAGES.split()
 MODULES = sorted(SOURCE.rglob("*.py"))
 TRAINING = {"stepdistill.student.train", "stepdistill.student.trainer", "stepdistill.student.loss"}
 

@@ -16,7 +16,7 @@ def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:
 
     >>> low, high = wilson(148, 200)
     >>> round(low, 4), round(high, 4)
-    (0.6751, 0.7958)
+    (0.6751, 0.7959)
     """
     if n <= 0 or not 0 <= right <= n:
         raise ValueError(f"a share of {right} in {n} does not exist")

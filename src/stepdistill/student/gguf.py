@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from stepdistill.errors import MissingExtraError, StudentError
-from stepdistill.files import digest_file, publish
+from stepdistill.files import digest_file, publish, writing
 
 CACHE = "STEPDISTILL_CACHE"
 """Environment variable with the cache folder; by default `~/.cache/stepdistill`."""
@@ -53,13 +53,14 @@ def convert(path: Path) -> Path:
     final = root / digest_file(path)
     if final.is_dir():
         return final
-    root.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
-    try:
-        _dequantize(path, draft)
-        publish(draft, final)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
+        try:
+            _dequantize(path, draft)
+            publish(draft, final)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return final
 
 

@@ -53,6 +53,7 @@ def multitask_loss(sums: Tensor, totals: Tensor, weight: float) -> Tensor:
         totals: (2,): `units` of both tasks in the whole step; a task with none adds nothing.
         weight: lambda.
 
+    >>> import torch
     >>> multitask_loss(torch.tensor([4.0, 6.0]), torch.tensor([2, 3]), 0.5).item()
     3.0
     """

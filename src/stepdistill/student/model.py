@@ -92,14 +92,23 @@ def load_student(where: str, trust_remote_code: bool = False) -> Student:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         auto = AutoModelForCausalLM if family == "causal" else AutoModelForSeq2SeqLM
         # float32 even where the file has less: the optimizer loses small steps in bfloat16.
-        model = auto.from_pretrained(where, dtype=torch.float32, use_safetensors=True, **options)
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
-    except (OSError, ValueError, KeyError) as error:
+        model, loaded = auto.from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        )
+    except StudentError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged files provoke errors of every kind
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StudentError(
             f"student.model: '{where}' cannot be loaded ({line}); give `scratch:`, a hub id, a local "
             "folder with safetensors, or a .gguf file"
         ) from None
+    if missing := sorted(loaded["missing_keys"]):
+        raise StudentError(
+            f"student.model: '{where}' cannot be loaded: {len(missing)} weights are missing, such as "
+            f"{missing[0]}; they would be drawn at random. Get the whole model"
+        )
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     if tokenizer.eos_token_id is None:
         raise StudentError(f"student.model: '{where}' has a tokenizer without an end-of-text token")
     if tokenizer.pad_token_id is None:

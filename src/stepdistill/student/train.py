@@ -26,6 +26,7 @@ from stepdistill.student.precision import use_bfloat16
 from stepdistill.student.trainer import (
     Progress,
     StepByStepTrainer,
+    has_ended,
     history,
     last_checkpoint,
     seconds_spent,
@@ -74,7 +75,10 @@ def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> Non
     limits = new_token_limits(items)
     trainer = _trainer(student, lesson, items, work, watch)
     last = last_checkpoint(work)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if last and has_ended(last):
+        trainer.take_from(last)
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     _keep(trainer, student, lesson, limits, folder)
     forget_work(folder)
 
@@ -142,7 +146,7 @@ def _arguments(config: TrainConfig, seed: int, work: Path, select: bool) -> Trai
         metric_for_best_model="eval_accuracy" if select else None,
         greater_is_better=True if select else None,
         restore_callback_states_from_checkpoint=True,
-        logging_steps=10,
+        logging_strategy="epoch",
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         disable_tqdm=True,

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from stepdistill.errors import StudentError
@@ -134,7 +135,7 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
             if self.state.best_global_step:
                 best = home / f"checkpoint-{self.state.best_global_step}"
                 self.state.best_model_checkpoint = str(best)
-            self.state.save_to_json(str(home / _DRAFT / name / "trainer_state.json"))
+            self.state.save_to_json(str(home / _DRAFT / name / TRAINER_STATE_NAME))
             spent = self._seconds_before + time.monotonic() - self._started
             (home / _DRAFT / name / "seconds.json").write_text(json.dumps(spent))
             publish(home / _DRAFT / name, home / name)
@@ -144,6 +145,14 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
             best_model_checkpoint=self.state.best_model_checkpoint,
             use_mtime=False,
         )
+
+    def take_from(self, checkpoint: Path) -> None:
+        """Take the outcome of a training that had ended when its process was killed."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if self.args.load_best_model_at_end:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(str(checkpoint))
 
     def _load_best_model(self) -> None:
         # Named anew: the run folder may have been moved since the checkpoint was written.
@@ -173,6 +182,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a folder, if there is one."""
     found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]
     return max(found, key=lambda path: int(path.name[11:]), default=None)
+
+
+def has_ended(checkpoint: Path) -> bool:
+    """Whether training stops at this checkpoint: at the last step, or because patience ran out.
+
+    Asked before a restart, since transformers takes back that patience had run out.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    control = (state.stateful_callbacks or {}).get("TrainerControl", {})
+    stopped = bool(control.get("args", {}).get("should_training_stop"))
+    return stopped or state.global_step >= state.max_steps
 
 
 def seconds_spent(folder: str | Path) -> float:
