@@ -233,7 +233,8 @@ def _complaint(model: type[BaseModel], error: Any, place: str) -> str:
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
         *outer, last = error["loc"]
-        return f"unknown key '{place}': " + unknown("key", last, _keys(model, outer))
+        said = unknown("key", last, _keys(model, outer))
+        return said.replace(brief(str(last)), f"'{place}'", 1)
     if kind == "missing":
         return f"the key '{place}' is missing; add it"
     if kind == "literal_error":
@@ -242,7 +243,8 @@ def _complaint(model: type[BaseModel], error: Any, place: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message if place == "file" else f"{place}: {message}"
-    return f"{place}: {message}, not {brief(given)}"
+    hint = "; put it in quotes" if kind == "string_type" else ""
+    return f"{place}: {message.replace('tuple', 'list')}, not {brief(given)}{hint}"
 
 
 def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:

@@ -106,7 +106,6 @@ def test_a_file_converted_before_is_found_by_its_bytes(tmp_path: Path, cache: Pa
         convert(path)
 
 
-# Fails: the folder of the cache is made outside `files.writing`.
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "file").write_text("not a folder")

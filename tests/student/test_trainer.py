@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from stepdistill.errors import StudentError
 from stepdistill.student.encode import Encoder, Item
 from stepdistill.student.loss import contract
 from stepdistill.student.model import Student, load_student
+from stepdistill.student.scratch import train_tokenizer
 from stepdistill.student.train import Lesson
 from stepdistill.student.trainer import StepByStepTrainer
 
@@ -253,3 +255,15 @@ def test_a_loss_that_is_not_finite_stops_training_with_step_and_setting(
     with pytest.raises(StudentError, match=r"the loss is nan at step 3; lower train.learning_rate"):
         teach(student=student, watch=poison)
     assert not (tmp_path / "s").exists()
+
+
+# Fails: IndexError out of the model's table of positions; `train` should compare before it begins.
+def test_a_text_longer_than_the_models_positions_is_refused(
+    teach: Teach, words: list[str], tmp_path: Path
+) -> None:
+    tokenizer = train_tokenizer(words, 200)
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 1}
+    GPT2LMHeadModel(GPT2Config(n_positions=12, **sizes)).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(StudentError, match="12"):
+        teach(student=load_student(str(tmp_path / "gpt2")))

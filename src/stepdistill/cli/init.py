@@ -22,6 +22,8 @@ def init(
         if (folder / name).exists():
             raise RunFolderError(f"{folder / name}: is there already; choose another folder")
     for name in names:
-        write_text(folder / name, (templates / name).read_text(encoding="utf-8"))
+        text = (templates / name).read_text(encoding="utf-8")
+        # Paths of a run file start from where the command is called, as those of `--set` do.
+        write_text(folder / name, text.replace("FOLDER/", "" if folder == Path() else f"{folder}/"))
         typer.echo(str(folder / name))
     typer.echo(f"Edit both, then: stepdistill run {folder / 'run.yaml'}")

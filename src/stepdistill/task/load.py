@@ -234,8 +234,14 @@ def find_file(root: Path, task: str, name: str) -> Path:
 
 
 def data_root(task: Task, data: DataConfig) -> Path | None:
-    """The folder of the data: `data.root`, else the environment, else beside the user's task file."""
-    given = data.root or os.environ.get(ENVIRONMENT)
+    """The folder of the data: `data.root`, else a user's task file's own, else the environment's.
+
+    The environment comes last: set for one data set, it must not hide what lies beside a task file.
+    """
+    beside = task.folder is not None and any(
+        (task.folder / name).exists() for name in task.spec.data.files.values()
+    )
+    given = data.root or (None if beside else os.environ.get(ENVIRONMENT))
     if given:
         root = Path(given).expanduser()
         if not root.is_dir():
