@@ -138,6 +138,7 @@ def test_killed_while_saving_the_weights_are_those_of_an_undisturbed_run(
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+@pytest.mark.parametrize("name", ["validated", "plain"])
 def test_killed_before_the_student_is_published_nothing_is_trained_again(
     teach: Teach,
     fingerprint: Any,
@@ -145,14 +146,22 @@ def test_killed_before_the_student_is_published_nothing_is_trained_again(
     undisturbed: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
+    chosen = name == "validated"
     with monkeypatch.context() as patch, killed():
         patch.setattr("stepdistill.student.train.publish", kill_at_call(1)(None))
-        teach(validate=fingerprint, **RUN)
+        teach(validate=fingerprint if chosen else None, **RUN)
     assert not (tmp_path / "s").exists()
-    again = teach(validate=scripted([]), **RUN)
-    assert again.bytes == undisturbed["validated"]["model.safetensors"]
-    assert (again.folder / "student.json").read_bytes() == undisturbed["validated"]["student.json"]
+    trained: list[int] = []
+
+    def watch(what: str, done: int, total: int) -> None:
+        trained.extend([done] if done < total else [])
+
+    again = teach(validate=scripted([]) if chosen else None, watch=watch, **RUN)
+    assert trained == []
+    assert again.bytes == undisturbed[name]["model.safetensors"]
+    assert (again.folder / "student.json").read_bytes() == undisturbed[name]["student.json"]
 
 
 def test_the_log_is_that_of_an_undisturbed_run(teach: Teach) -> None:

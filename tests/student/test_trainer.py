@@ -263,7 +263,7 @@ def test_a_text_longer_than_the_models_positions_is_refused(
 ) -> None:
     tokenizer = train_tokenizer(words, 200)
     sizes = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 1}
-    GPT2LMHeadModel(GPT2Config(n_positions=12, **sizes)).save_pretrained(tmp_path / "gpt2")
+    GPT2LMHeadModel(GPT2Config(n_positions=13, **sizes)).save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(StudentError, match="12"):
+    with pytest.raises(StudentError, match=r"\b13\b"):
         teach(student=load_student(str(tmp_path / "gpt2")))

@@ -1,0 +1,112 @@
+"""A trained student can be asked from Python, and says what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import stepdistill
+from stepdistill.config import load_run
+from stepdistill.errors import DataError, RunFolderError
+from stepdistill.records import unwatched
+from stepdistill.study.run import Run
+
+CHOICES = """
+name: where
+instruction: Say where it is.
+input: "{question}\\nAnswer Choices:\\n{options}"
+answer: {kind: choice, column: answer, options: choices}
+data: {files: {train: train.jsonl, test: train.jsonl}}
+"""
+RUN = """
+task: TASK
+teacher: {completions: {train: ANSWERS}}
+student: {model: "scratch:", scratch: {d_model: 32, d_ff: 64, heads: 2, layers: 1, dropout: 0.0}}
+methods: [finetune, step-by-step]
+train: {epochs: 12, batch_size: 4, learning_rate: 3e-3, threads: 1}
+out: OUT
+"""
+ROWS = [
+    {"question": f"Where is the {thing}?", "choices": ["sea", "attic", "field"], "answer": place}
+    for thing, place in [("fish", "sea"), ("box", "attic"), ("cow", "field"), ("whale", "sea")] * 10
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a choice task so small that the student learns it by heart."""
+    home = tmp_path_factory.mktemp("choices")
+    (home / "task.yaml").write_text(CHOICES)
+    (home / "train.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    answers = [
+        {"id": f"train-{i}", "rationale": "One looks there.", "label": r["answer"]}
+        for i, r in enumerate(ROWS)
+    ]
+    (home / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    text = RUN.replace("TASK", f"{home}/task.yaml").replace("ANSWERS", f"{home}/answers.jsonl")
+    (home / "run.yaml").write_text(text.replace("OUT", f"{home}/out"))
+    run = Run(load_run(home / "run.yaml"), unwatched)
+    run.open()
+    run.annotate()
+    run.train()
+    assert {record.name: record.scorecard.value for record in run.evaluate()} == {
+        "finetune": 1.0,
+        "step-by-step": 1.0,
+    }
+    return home / "out"
+
+
+def test_a_student_gives_the_answers_that_it_was_measured_with(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").open()]
+    for name in ("finetune", "step-by-step"):
+        student = stepdistill.load(folder, name)
+        examples = student.read_input(ROWS, "rows")
+        measured = [row["label"] for row in rows if row["name"] == name]
+        assert [p.label for p in student.predict(examples)] == measured
+
+
+def test_options_are_found_in_a_text_that_has_them_as_lines(folder: Path) -> None:
+    text = "Where is the cow?\nAnswer Choices:\n(a) sea\n(b) attic\n(c) field"
+    assert stepdistill.load(folder).predict([text])[0].label == "field"
+
+
+def test_the_student_that_explains_is_taken_where_both_are_equally_good(folder: Path) -> None:
+    student = stepdistill.load(folder)
+    assert student.explains
+    assert student.explain(student.read_input(ROWS[:1], "rows")[0]) == "One looks there."
+
+
+def test_a_student_can_be_moved_and_asked_alone(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "students" / "finetune", tmp_path / "mine")
+    student = stepdistill.load(tmp_path / "mine")
+    assert student.predict(student.read_input(ROWS[1:2], "rows"))[0].label == "attic"
+
+
+def test_what_was_taught_no_rationales_does_not_invent_them(folder: Path) -> None:
+    with pytest.raises(RunFolderError, match="taught no rationales"):
+        stepdistill.load(folder, "finetune").predict(["text"], explain=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "part"),
+    [
+        ({"question": "Where?"}, "no column"),
+        ({"text": 7}, "not text"),
+        ({"text": "   "}, "empty"),
+        ({"question": "Where?", "choices": "sea"}, "a list is expected"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_named(folder: Path, row: dict[str, object], part: str) -> None:
+    with pytest.raises(DataError, match=part) as caught:
+        stepdistill.load(folder).read_input([ROWS[0], row], "in.jsonl")
+    assert "in.jsonl, row 2" in str(caught.value)
+
+
+def test_a_damaged_card_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "students" / "finetune", tmp_path / "mine")
+    (tmp_path / "mine" / "student.json").write_text("{")
+    with pytest.raises(DataError, match="malformed JSON"):
+        stepdistill.load(tmp_path / "mine")
