@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stepdistill.errors import ConfigError, brief, unknown
 from stepdistill.files import digest, read_text
 
-SPLITS = ("train", "validation", "test")
+FREE = ("out", "data.root", "train.max_input_tokens", "train.max_target_tokens", "train.micro_batch_size")
+"""Keys that can be changed in a run folder: where things lie, what is refused, how much fits in memory."""
 
 
 class Model(BaseModel):
@@ -94,7 +95,7 @@ class TrainConfig(Model):
 
     @model_validator(mode="after")
     def _one_weight(self) -> Self:
-        if self.alpha is not None and "lambda_" in self.model_fields_set:
+        if self.alpha is not None and self.lambda_ != 1.0:
             raise ValueError("give either lambda or alpha, not both (lambda = (1 - alpha) / alpha)")
         size = self.micro_batch_size or self.batch_size
         if self.batch_size % size:
@@ -134,9 +135,7 @@ class RunConfig(Model):
         """What the results depend on, flat: all but where files lie and which methods are asked."""
         flat = flatten(self.plain())
         return {
-            key: value
-            for key, value in flat.items()
-            if key not in ("out", "data.root") and not key.startswith("methods")
+            key: value for key, value in flat.items() if key not in FREE and not key.startswith("methods")
         }
 
     def digest(self) -> str:

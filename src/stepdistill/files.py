@@ -25,6 +25,8 @@ _FATAL = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EFBIG: "the file size limit is reached",
 }
+_FULL = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
+"""How safetensors and torch say that the disk is full."""
 _REMEDY = "make room or use another folder, then run the same command again: finished work is kept"
 
 
@@ -43,7 +45,7 @@ def writing(path: Path) -> Iterator[None]:
         raise RunFolderError(f"{path}: {_FATAL[error.errno]}; {_REMEDY}") from None
     except Exception as error:
         # safetensors and torch wrap the cause in types of their own and keep only its words.
-        if "No space left on device" not in str(error):
+        if not any(words in str(error) for words in _FULL):
             raise
         raise RunFolderError(f"{path}: {_FATAL[errno.ENOSPC]}; {_REMEDY}") from None
 
@@ -148,7 +150,10 @@ def digest_file(path: Path) -> str:
 
 
 def publish(draft: Path, final: Path) -> None:
-    """Rename a finished folder to its final name after all its files have reached the disk."""
+    """Rename a finished folder to its final name after all its files have reached the disk.
+
+    A folder that has the name already is replaced.
+    """
     with writing(final):
         for path in draft.rglob("*"):
             if path.is_file():

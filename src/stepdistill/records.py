@@ -75,7 +75,6 @@ class Target:
     source: str
     target: str
     task: TaskName
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +131,7 @@ class RunRecord:
     validation: float | None
     scorecard: Scorecard
     loss: str | None
+    precision: str | None
     seed: int
     config: str
     data: str

@@ -212,7 +212,7 @@ def test_alpha_of_the_authors_is_converted_to_lambda(load: Load, given_keys: str
     assert load(text=f"{SMALL}train: {{{given_keys}}}\n").train.rationale_weight == pytest.approx(weight)
 
 
-@pytest.mark.parametrize("given_keys", ["lambda: 1.0, alpha: 0.5", "alpha: 0", "alpha: 1.1"])
+@pytest.mark.parametrize("given_keys", ["lambda: 2.0, alpha: 0.5", "alpha: 0", "alpha: 1.1"])
 def test_both_weights_or_an_impossible_one_are_refused(load: Load, given_keys: str) -> None:
     assert "alpha" in message_of(load, text=f"{SMALL}train: {{{given_keys}}}\n")
 

@@ -138,11 +138,24 @@ def test_unlabelled_inputs_hide_the_gold_labels_of_the_other_task(
     make: Callable[..., Task], place: Path
 ) -> None:
     other = yaml.safe_load((make(), place / "files" / "own.yaml")[1].read_text()) | {"name": "other"}
+    other["input"] = "Elsewhere: " + other["input"]
     (place / "files" / "other.yaml").write_text(yaml.safe_dump(other))
     data = DataConfig(root=str(place / "own"), unlabelled=str(place / "files" / "other.yaml"))
     found = load_examples(make(), data)["train"]
     assert len(found) == 100
     assert {(e.id.split(":")[0], e.label) for e in found[50:]} == {("other", None)}
+
+
+def test_unlabelled_inputs_that_are_held_out_are_not_trained_on(
+    make: Callable[..., Task], place: Path
+) -> None:
+    twin = yaml.safe_load((make(), place / "files" / "own.yaml")[1].read_text()) | {"name": "twin"}
+    (place / "files" / "twin.yaml").write_text(yaml.safe_dump(twin))
+    data = DataConfig(root=str(place / "own"), unlabelled=str(place / "files" / "twin.yaml"))
+    found = load_examples(make(), data)
+    held_out = {e.text for split in ("validation", "test") for e in found.get(split, [])}
+    added = [e for e in found["train"] if e.id.startswith("twin:")]
+    assert held_out.isdisjoint(e.text for e in added)
 
 
 @pytest.mark.parametrize(

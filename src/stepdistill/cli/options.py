@@ -37,6 +37,6 @@ def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run
 
         run = Run(config, watch)
         _ = run.methods
-        with lock(Path(config.out)):
+        with lock(Path(config.out).expanduser()):
             run.open()
             yield run

@@ -37,7 +37,7 @@ def predict(
     with bars(quiet or input_ is None) as watch:
         from stepdistill.deploy.runtime import load
 
-        runtime = load(run, student, watch)
+        runtime = load(run, student, explain, watch)
         examples = _examples(runtime, text, input_)
         found = runtime.predict(examples, explain)
     for prediction in found:
@@ -53,9 +53,13 @@ def predict(
 
 def _examples(runtime: Runtime, text: str | None, input_: str | None) -> list[Example]:
     from stepdistill.deploy.runtime import load_input
+    from stepdistill.errors import DataError
+    from stepdistill.records import Example
 
     if input_ is None:
-        words = sys.stdin.read() if text == "-" else str(text)
-        return runtime.read_input([{"text": words}], "TEXT")
+        words = (sys.stdin.read() if text == "-" else str(text)).strip()
+        if not words:
+            raise DataError("TEXT: the input text is empty")
+        return [Example("0", words)]
     path = Path("/dev/stdin") if input_ == "-" else Path(input_)
     return runtime.read_input(load_input(path), "stdin" if input_ == "-" else input_)

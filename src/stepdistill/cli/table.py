@@ -95,6 +95,9 @@ def _comparisons(records: Sequence[RunRecord]) -> list[str]:
 
 def _unread(run: Run) -> list[str]:
     report = run.parse_report().get("train")
+    if run.annotations.get("test") and not run.teacher_is_measured():
+        asked, n = len(run.annotations["test"]), len(run.examples["test"])
+        return [f"The teacher is not in the table: it was asked {asked} of {n} test examples"]
     if not report or not report["unread"]:
         return []
     reasons = ", ".join(f"{reason}: {n}" for reason, n in report["unread"].items())

@@ -78,7 +78,7 @@ class Runtime:
     def _row(self, row: Mapping[str, Any], place: str, index: str) -> Example:
         try:
             options = self.task.options(row) if self.task.spec.answer.options in row else ()
-            text = row["text"] if "text" in row else self.task.render(row)
+            text = self._text(row)
         except KeyError as error:
             raise DataError(
                 f"{place}: no column '{error.args[0]}' and no 'text'; the row has: {', '.join(row)}"
@@ -89,20 +89,31 @@ class Runtime:
             raise DataError(f"{place}: the input text is empty or not text")
         return Example(str(row.get("id", index)), text.strip(), options=options)
 
+    def _text(self, row: Mapping[str, Any]) -> Any:
+        try:
+            return self.task.render(row)
+        except KeyError:
+            if "text" not in row:
+                raise
+            return row["text"]
+
     def _example(self, text: str | Example, index: int) -> Example:
-        example = Example(str(index), text) if isinstance(text, str) else text
+        example = Example(str(index), text.strip()) if isinstance(text, str) else text
         if self.task.spec.answer.kind == "choice" and not example.options:
             return replace(example, options=options_in(example.text))
         return example
 
 
-def load(where: str | Path, student: str | None = None, watch: Watcher = unwatched) -> Runtime:
+def load(
+    where: str | Path, student: str | None = None, explain: bool = False, watch: Watcher = unwatched
+) -> Runtime:
     """A trained student out of a run folder or a student's own folder.
 
     Args:
         where: `runs/quickstart` or `runs/quickstart/students/distill`.
         student: which of a run's students; by default the best on validation, and of equals one
             that explains.
+        explain: choose among the students that explain only.
         watch: told of progress.
 
     Raises:
@@ -116,7 +127,9 @@ def load(where: str | Path, student: str | None = None, watch: Watcher = unwatch
         raise RunFolderError(f"{path}: no trained student is there; run `stepdistill run` first")
     if student is not None and student not in found:
         raise RunFolderError(f"{path}: " + unknown("student", student, found))
-    name = student or max(sorted(found), key=lambda n: _rank(found[n]))
+    asked = [n for n in sorted(found) if found[n]["rationales"]] if explain else sorted(found)
+    # Where none explains, the best one is loaded, and says so when it is asked to.
+    name = student or max(asked or sorted(found), key=lambda n: _rank(found[n]))
     return Runtime(path / "students" / name, found[name], watch)
 
 

@@ -12,11 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from stepdistill.errors import StudentError
 from stepdistill.records import Target, TaskName
-from stepdistill.student.loss import IGNORED
 
 Family = Literal["encoder-decoder", "causal"]
 Batch = dict[str, dict[str, Tensor]]
 """Model inputs by task; the rationale task is absent where no example of the batch has one."""
+
+IGNORED = -100
+"""Target id of positions that carry no loss: padding."""
 
 BREAK = "\n"
 """Between input and target of a causal model. Both sides are tokenized apart, so that training and
@@ -37,12 +39,17 @@ Item = dict[TaskName, Encoded]
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns text into ids for one student; never cuts a text silently."""
+    """Turns text into ids for one student; never cuts a text silently.
+
+    `positions` is how many tokens the model can place, where it says so: of input and target together
+    for a causal model, of each for an encoder-decoder.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     family: Family
     max_input: int
     max_target: int
+    positions: int | None = None
 
     def source(self, text: str) -> list[int]:
         """Ids of an input as the model sees it in training and in prediction."""
@@ -67,9 +74,45 @@ class Encoder:
             {t.task: Encoded(self.source(t.source), self.target(t.target)) for t in pairs}
             for pairs in targets
         ]
+        self._check_labels(items)
         self._check([len(e.source) for item in items for e in item.values()], self.max_input, "input")
         self._check([len(e.target) for item in items for e in item.values()], self.max_target, "target")
+        found = [e for item in items for e in item.values()]
+        self._check_positions([len(e.source) + self._beside(len(e.target)) for e in found])
         return items
+
+    def check_inputs(self, texts: Sequence[str], new_tokens: int) -> None:
+        """Refuse, before training, what could not be asked after it.
+
+        Raises:
+            StudentError: an input is longer than allowed, or leaves the model no room for an answer.
+        """
+        lengths = [len(self.source(text)) for text in texts]
+        self._check(lengths, self.max_input, "input")
+        self._check_positions([length + self._beside(new_tokens) for length in lengths])
+
+    def _beside(self, target: int) -> int:
+        # The last token is only predicted, and never stands at a position.
+        return target - 1 if self.family == "causal" else 0
+
+    def _check_positions(self, lengths: Sequence[int]) -> None:
+        if self.positions and max(lengths, default=0) > self.positions:
+            raise StudentError(
+                f"the model has {self.positions} positions and the longest text needs {max(lengths)} "
+                "(with its answer, for a causal model); shorten the texts or take another student"
+            )
+
+    def _check_labels(self, items: Sequence[Item]) -> None:
+        """A label with a sign that the tokenizer lacks can be learned by no student, nor written."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or unknown == self.tokenizer.eos_token_id:
+            return
+        lost = sum(unknown in item["label"].target for item in items if "label" in item)
+        if lost:
+            raise StudentError(
+                f"{lost} of {len(items)} labels have words or signs that the student's tokenizer does not "
+                "know; take another student, or for `scratch:` raise student.scratch.vocabulary"
+            )
 
     def _check(self, lengths: list[int], limit: int, what: str) -> None:
         over = [length for length in lengths if length > limit]

@@ -58,7 +58,8 @@ def convert(path: Path) -> Path:
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
         try:
             _dequantize(path, draft)
-            publish(draft, final)
+            if not final.is_dir():  # another process may have been faster, and reads it by now
+                publish(draft, final)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return final

@@ -7,8 +7,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-IGNORED = -100
-"""Target id of positions that carry no loss: padding."""
+from stepdistill.student.encode import IGNORED
 
 Mean = Literal["tokens", "examples"]
 
@@ -41,7 +40,7 @@ def units(labels: Tensor, mean: Mean = "tokens") -> Tensor:
 def multitask_loss(sums: Tensor, totals: Tensor, weight: float) -> Tensor:
     """L = L_label + weight * L_rationale, each the mean over the whole optimizer step.
 
-    The gradients of micro-batches and processes add up to the gradient of the whole step, since
+    The gradients of micro-batches add up to the gradient of the whole step, since
     `totals` counts the step's targets and not the micro-batch's; a mean of micro-batch means would
     weigh a token by the company it keeps.
 

@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from stepdistill.config import StudentConfig
 from stepdistill.errors import ConfigError, StudentError
+from stepdistill.files import digest_file
 from stepdistill.student.encode import Family
 from stepdistill.student.gguf import convert, in_package
 from stepdistill.student.scratch import build
@@ -80,6 +81,16 @@ def new_student(config: StudentConfig, seed: int, texts: Iterable[str]) -> Stude
     return load_student(where, config.trust_remote_code)
 
 
+def weights_digests(config: StudentConfig) -> dict[str, str]:
+    """Hashes of the files that a student starts from, by name; empty where they are not local files."""
+    where = config.model
+    if where.startswith(PACKAGE):
+        return {"weights": digest_file(in_package(where))}
+    path = Path(where).expanduser()
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    return {f"weights {file.name}": digest_file(file) for file in files}
+
+
 def load_student(where: str, trust_remote_code: bool = False) -> Student:
     """A student from a local folder or the hub; safetensors only, in float32.
 
@@ -109,6 +120,11 @@ def load_student(where: str, trust_remote_code: bool = False) -> Student:
             f"{missing[0]}; they would be drawn at random. Get the whole model"
         )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if family == "encoder-decoder" and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        raise StudentError(
+            f"student.model: '{where}' is an encoder-decoder ({model.config.model_type}) that does not say "
+            "how its decoder's inputs are made of labels, so it cannot be trained here; choose T5, BART ..."
+        )
     if tokenizer.eos_token_id is None:
         raise StudentError(f"student.model: '{where}' has a tokenizer without an end-of-text token")
     if tokenizer.pad_token_id is None:
@@ -126,9 +142,14 @@ def _greedy(student: Student) -> Student:
         num_beams=1,
         pad_token_id=student.tokenizer.pad_token_id,
         eos_token_id=student.tokenizer.eos_token_id,
-        decoder_start_token_id=getattr(student.model.config, "decoder_start_token_id", None),
+        decoder_start_token_id=_decoder_start(student.model),
     )
     return student
+
+
+def _decoder_start(model: Any) -> int | None:
+    given: int | None = getattr(model.generation_config, "decoder_start_token_id", None)
+    return given if given is not None else getattr(model.config, "decoder_start_token_id", None)
 
 
 def _family(config: Any, where: str) -> Family:

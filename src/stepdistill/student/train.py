@@ -17,12 +17,13 @@ from transformers import (
 )
 
 from stepdistill.config import TrainConfig
+from stepdistill.errors import StudentError
 from stepdistill.files import need_space, publish, write_json, writing
 from stepdistill.records import Target, Watcher
 from stepdistill.student.encode import Encoder, Item
 from stepdistill.student.loss import contract
+from stepdistill.student.machine import use_bfloat16, versions
 from stepdistill.student.model import Student
-from stepdistill.student.precision import use_bfloat16
 from stepdistill.student.trainer import (
     Progress,
     StepByStepTrainer,
@@ -41,7 +42,8 @@ class Lesson:
     """What one student is trained on and how it is chosen.
 
     `validate` measures a student on the validation split, a number from 0 to 1; None where there is
-    no such split, and then the last step is kept. `facts` are added to the student's card.
+    no such split, and then the last step is kept. `asked` are the inputs that it will have to answer;
+    they are checked before training. `facts` are added to the student's card.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Lesson:
     config: TrainConfig
     seed: int
     facts: dict[str, Any]
+    asked: Sequence[str] = ()
 
 
 def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> None:
@@ -63,24 +66,36 @@ def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> Non
         RunFolderError: the disk is full or not writable.
     """
     config = lesson.config
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    encoder = Encoder(student.tokenizer, student.family, config.max_input_tokens, config.max_target_tokens)
+    positions = getattr(student.model.config, "max_position_embeddings", None)
+    longest = config.max_input_tokens, config.max_target_tokens
+    encoder = Encoder(student.tokenizer, student.family, *longest, positions)
     items = encoder.items(lesson.targets)
+    limits = new_token_limits(items)
+    encoder.check_inputs(lesson.asked, limits["label"])
     work = _work(folder)
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
     # Two checkpoints (weights and two moments) while a third is being written, and the result.
-    need_space(work, student.parameters * 4 * 10, f"training {lesson.name}")
-    limits = new_token_limits(items)
+    there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    need_space(work, max(student.parameters * 4 * 10 - there, 0), f"training {lesson.name}")
     trainer = _trainer(student, lesson, items, work, watch)
     last = last_checkpoint(work)
     if last and has_ended(last):
         trainer.take_from(last)
     else:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        _fit(trainer, last)
     _keep(trainer, student, lesson, limits, folder)
     forget_work(folder)
+
+
+def _fit(trainer: StepByStepTrainer, last: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except torch.OutOfMemoryError:
+        raise StudentError(
+            "not enough memory on the GPU; lower train.micro_batch_size (a divisor of train.batch_size; the "
+            "result stays the same), then run again"
+        ) from None
 
 
 def forget_work(folder: Path) -> None:
@@ -128,7 +143,7 @@ def _trainer(
 
 def _arguments(config: TrainConfig, seed: int, work: Path, select: bool) -> TrainingArguments:
     micro = config.micro_batch_size or config.batch_size
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=micro,
@@ -153,6 +168,15 @@ def _arguments(config: TrainConfig, seed: int, work: Path, select: bool) -> Trai
         report_to="none",
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    if arguments.world_size > 1:
+        raise StudentError(
+            f"started as {arguments.world_size} processes; this version trains in one: start it without "
+            "a launcher"
+        )
+    if arguments.n_gpu > 1:
+        # transformers would run a batch on each of them, and train.batch_size would not be what it says.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _keep(
@@ -178,6 +202,7 @@ def _keep(
                 "n_train": len(lesson.targets),
                 "new_tokens": limits,
                 "loss": contract(lesson.config.rationale_weight, lesson.config.loss_mean),
+                "versions": versions(),
                 "precision": "bfloat16" if trainer.args.bf16 else "float32",
                 "chosen_step": trainer.state.best_global_step or trainer.state.global_step,
                 "steps": trainer.state.global_step,

@@ -54,7 +54,7 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """The share of this micro-batch and process in the loss of the whole optimizer step."""
+        """The share of this micro-batch in the loss of the whole optimizer step."""
         totals = num_items_in_batch
         if not isinstance(totals, Tensor):
             totals = self._get_num_items_in_batch([inputs], self.args.device)
@@ -63,11 +63,9 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
         if not math.isfinite(loss.item()):
             raise StudentError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower "
-                "train.learning_rate or raise train.warmup_steps (checkpoints so far are kept)"
+                "train.learning_rate or raise train.warmup_steps, and choose another `out`"
             )
-        # Data-parallel engines average gradients over processes; the contract wants their sum.
-        processes: int = self.accelerator.num_processes
-        return loss * processes
+        return loss
 
     def _task_loss(self, model: torch.nn.Module, inputs: Batch, task: TaskName) -> Tensor:
         if task not in inputs:
@@ -90,21 +88,27 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
         return shifted
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
-        """Targets of the optimizer step, by task: int (2,), over micro-batches and processes."""
+        """Targets of the optimizer step, by task: int (2,), over all its micro-batches."""
         counts = torch.zeros(len(TASKS), dtype=torch.long, device=device)
         for batch in batch_samples:
             for index, task in enumerate(TASKS):
                 if task in batch:
                     counts[index] += units(batch[task]["labels"], self.mean).to(device)
-        if self.args.world_size > 1:
-            counts = self.accelerator.gather(counts).view(-1, len(TASKS)).sum(dim=0)
         return counts
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validation accuracy by greedy generation, which is what the student is chosen by."""
         if self._measure is None:
             return {}
-        metrics = {"eval_accuracy": self._measure()}
+        # Under bfloat16, accelerate has wrapped `forward` in autocast; test is measured without it, so
+        # the checkpoint is chosen without it too.
+        model: Any = self.model
+        wrapped = model.forward
+        model.forward = getattr(model, "_original_forward", wrapped)
+        try:
+            metrics = {"eval_accuracy": self._measure()}
+        finally:
+            model.forward = wrapped
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

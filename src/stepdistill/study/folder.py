@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,13 @@ class RunFolder:
         except ValueError as error:
             raise DataError(f"{path}: malformed JSON ({error}); train again") from None
 
-    def claim(self, config: RunConfig, task: TaskSpec, data: str) -> None:
+    def claim(self, config: RunConfig, task: TaskSpec, sources: Mapping[str, str]) -> None:
         """Take the folder for this run, or find that it is this run's already.
+
+        Args:
+            config: what the run is to do.
+            task: the task file.
+            sources: hashes of what is read (data, completions, weights) by name.
 
         Raises:
             RunFolderError: it holds a run of another configuration, task or data, or other files.
@@ -86,16 +90,19 @@ class RunFolder:
         wanted = {
             **config.identity(),
             "(task file)": digest(task.model_dump_json()),
-            "(data)": data,
+            **{f"({name})": found for name, found in sources.items()},
         }
         mark = self.path / "run.json"
-        if mark.exists():
+        if mark.exists() and not (self.annotations.exists() or self.students()):
+            # Nothing has come of it yet: a corrected setting is no other run.
+            shutil.rmtree(self.path / "students", ignore_errors=True)
+        elif mark.exists():
             self._compare(json.loads(read_text(mark)), wanted)
             for torn in self.path.glob(".*.tmp"):
                 torn.unlink()
             self._note(config)
             return
-        if any(not p.name.startswith(".") for p in self.path.glob("*")):
+        elif any(not p.name.startswith(".") for p in self.path.glob("*")):
             raise RunFolderError(f"{self.path}: the folder holds files and no run; choose another `out`")
         # The mark first: a folder with files and no mark is taken for somebody else's.
         write_json(mark, wanted)
@@ -149,9 +156,3 @@ class RunFolder:
     def times(self) -> dict[str, dict[str, float]]:
         """What `clock` has noted."""
         return dict(json.loads(read_text(self.timings))) if self.timings.exists() else {}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    names = ("stepdistill", "torch", "transformers", "tokenizers", "accelerate")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

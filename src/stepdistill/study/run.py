@@ -8,19 +8,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stepdistill.config import RunConfig
 from stepdistill.errors import DataError, RunFolderError
 from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
 from stepdistill.evaluate.scorecards import score
 from stepdistill.files import digest_file
 from stepdistill.records import Example, Prediction, Predictor, RunRecord, Scorecard, Watcher
+from stepdistill.student.machine import versions
 from stepdistill.student.methods import PREFIXES, Method, all_targets, find_method
-from stepdistill.student.model import Student, load_student, new_student
+from stepdistill.student.model import Student, load_student, new_student, weights_digests
 from stepdistill.student.train import Lesson, forget_work, train
-from stepdistill.study.folder import TEACHER, RunFolder, versions
+from stepdistill.study.folder import TEACHER, RunFolder
 from stepdistill.task.load import Task, digest_examples, load_examples, load_task
 from stepdistill.task.schema import Split
-from stepdistill.teacher.annotate import Annotations, Asked, annotate, count, read_annotations
+from stepdistill.teacher.annotate import (
+    Annotations,
+    Asked,
+    annotate,
+    completion_digests,
+    count,
+    read_annotations,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Run:
     @cached_property
     def folder(self) -> RunFolder:
         """The output folder."""
-        return RunFolder(Path(self.config.out))
+        return RunFolder(Path(self.config.out).expanduser())
 
     @cached_property
     def task(self) -> Task:
@@ -60,6 +70,12 @@ class Run:
                     f"{self.task.spec.name}: no '{split}' examples; a run trains on 'train' and "
                     "measures on 'test'"
                 )
+        for split, examples in found.items():
+            if split != "train" and examples and all(example.label is None for example in examples):
+                raise DataError(
+                    f"{self.task.spec.name}: no '{split}' example has a gold label to measure by; name "
+                    "their column as `answer.column` in the task file"
+                )
         return found
 
     @cached_property
@@ -75,10 +91,16 @@ class Run:
         """Check everything that can be checked before any work, and take the folder.
 
         Raises:
-            StepdistillError: of any kind; nothing has been written then.
+            StepdistillError: of any kind; no file of the run has been written then.
         """
         _ = self.methods, self.task.kind
-        self.folder.claim(self.config, self.task.spec, digest_examples(self.examples))
+        teacher, data = self.config.teacher, self.config.data
+        sources = {
+            "data": digest_examples(self.examples),
+            **completion_digests(self.task, data, teacher),
+            **weights_digests(self.config.student),
+        }
+        self.folder.claim(self.config, self.task.spec, sources)
 
     def annotate(self) -> None:
         """Stage 2: the teacher's answers, read, in `annotations.jsonl`."""
@@ -91,6 +113,7 @@ class Run:
 
     def train(self) -> None:
         """Stage 3: a student for each method, in `students/`."""
+        self._use_threads()
         for method in self.methods:
             if self.folder.student(method.name).exists():
                 forget_work(self.folder.student(method.name))
@@ -104,7 +127,8 @@ class Run:
         Raises:
             RunFolderError: a student is not trained yet.
         """
-        if self.annotations.get("test") and TEACHER not in self.folder.records():
+        self._use_threads()
+        if self.teacher_is_measured() and TEACHER not in self.folder.records():
             self._measure(TEACHER, TeacherPredictor(self.annotations["test"]), self._teacher_facts())
         for method in self.methods:
             folder = self.folder.student(method.name)
@@ -123,6 +147,11 @@ class Run:
         names = [TEACHER, *(method.name for method in self.methods)]
         return [found[name] for name in names if name in found]
 
+    def teacher_is_measured(self) -> bool:
+        """Whether the teacher was asked all of the test split; over a part, it would not compare."""
+        asked = self.annotations.get("test", {})
+        return all(example.id in asked for example in self.examples["test"])
+
     def parse_report(self) -> dict[str, Any]:
         """How many of the teacher's answers could be read, and why others could not."""
         return count(self.annotations, self.examples)
@@ -134,6 +163,7 @@ class Run:
         student = new_student(config.student, config.seed, self._texts())
         facts = {
             "method": method.name,
+            "paper": method.paper,
             "labels": method.labels_from(config.train.labels),
             "rationales": method.rationales,
             "task": self.task.spec.model_dump(mode="json", by_alias=True),
@@ -143,7 +173,12 @@ class Run:
             "n_rationales": sum(len(targets) > 1 for targets in pairs),
         }
         validate = self._validate if self.examples.get("validation") else None
-        lesson = Lesson(method.name, pairs, validate, config.train, config.seed, facts)
+        asked = [
+            PREFIXES["label"] + e.text
+            for split in ("validation", "test")
+            for e in self.examples.get(split, ())
+        ]
+        lesson = Lesson(method.name, pairs, validate, config.train, config.seed, facts, asked)
         train(student, lesson, self.folder.student(method.name), self.watch)
 
     def _texts(self) -> list[str]:
@@ -176,20 +211,26 @@ class Run:
             config=self.config.digest(),
             data=digest_examples(self.examples),
             annotations=digest_file(self.folder.annotations),
-            versions=versions(),
             **facts,
         )
 
     def _teacher_facts(self) -> dict[str, Any]:
-        keys = ("student", "parameters", "n_train", "n_left_out", "validation", "loss")
-        return {"labels": self.config.teacher.backend, **dict.fromkeys(keys)}
+        keys = ("student", "parameters", "n_train", "n_left_out", "validation", "loss", "precision")
+        backend = self.config.teacher.backend
+        return {"labels": backend, "versions": versions(), **dict.fromkeys(keys)}
+
+    def _use_threads(self) -> None:
+        # In every stage: another number of threads is another order of sums.
+        if self.config.train.threads:
+            torch.set_num_threads(self.config.train.threads)
 
     def _renamed(self, name: str) -> Watcher:
         return lambda _, done, total: self.watch(f"predict {name}", done, total)
 
 
 def _student_facts(card: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("labels", "student", "parameters", "n_train", "n_left_out", "validation", "loss")
+    keys = ["labels", "student", "parameters", "n_train", "n_left_out", "validation", "loss"]
+    keys += ["precision", "versions"]
     return {key: card[key] for key in keys}
 
 

@@ -85,6 +85,10 @@ class ChoiceKind:
         if self.rule == "text":
             words = re.sub(r"^\s*\([a-z]\)", "", text).strip().removesuffix(".").strip()
             return Reading(words, "text") if words in options else unread("not an option")
+        # Students write the option's words: "A" is the option called A before it is a letter.
+        for exact in (text.strip(), text.strip().removesuffix(".").strip()):
+            if exact in options:
+                return Reading(exact, "words")
         for option in options:
             if normal(text) == normal(self.show(option, options)):
                 return Reading(option, "letter")
@@ -104,9 +108,9 @@ class ChoiceKind:
         words = normal(text)
         if not words:
             return unread("empty answer")
-        for option in options:
-            if words == normal(option):
-                return Reading(option, "words")
+        same = [option for option in dict.fromkeys(options) if words == normal(option)]
+        if same:
+            return Reading(same[0], "words") if len(same) == 1 else unread("several options")
         named = _outermost(words, options)
         if len(named) == 1:
             return Reading(named[0], "named")

@@ -46,7 +46,7 @@ class Task:
         text = template or self.spec.input
         values = {}
         for name in template_fields(text):
-            if name == "options" and name not in row:
+            if name == "options" and self.spec.answer.options and not isinstance(row.get(name), str):
                 values[name] = show_options(self.options(row))
             else:
                 value = column(row, name)
@@ -108,7 +108,7 @@ def load_task(name: str) -> Task:
     if name in builtin_names():
         path, folder = builtin_path(name), None
     elif name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path = Path(name).expanduser()
         folder = path.parent
     else:
         raise ConfigError(unknown("task", name, builtin_names()) + ", or a path to a .yaml file")
@@ -148,7 +148,8 @@ def load_examples(
     limits = data.limit.model_dump()
     found = {name: examples[: limits[name]] for name, examples in found.items() if name in only}
     if data.unlabelled and "train" in found:
-        found["train"] = found["train"] + _unlabelled(data)
+        held_out = {e.text for split in ("validation", "test") for e in found.get(split, ())}
+        found["train"] = found["train"] + [e for e in _unlabelled(data) if e.text not in held_out]
     return found
 
 

@@ -14,6 +14,10 @@ from stepdistill.task.reading import Reading, normal, unread
 # A figure as it stands, and what of figures is a number: a piece of one would be a wrong label.
 _FIGURE = re.compile(r"[-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+# A sign must not be lost: LLMs write the minus of print, and put the currency between sign and number.
+_MINUS = {0x2212: "-", 0x2013: "-", 0xFF0D: "-"}
+_SIGNED_MONEY = re.compile(r"([-+])\s*[$€£]\s*")
+_RAISED = re.compile("[²³¹⁰-⁹]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,9 @@ class NumberKind:
         """
         if len(text) > 10_000:
             return unread("too long")
-        part = text.rsplit("=", 1)[-1]
+        part = _SIGNED_MONEY.sub(r"\1", text.translate(_MINUS).rsplit("=", 1)[-1])
+        if _RAISED.search(part):
+            return unread("several numbers")
         figures = {figure.rstrip(",") for figure in _FIGURE.findall(part)}
         if not figures:
             return unread("no number")

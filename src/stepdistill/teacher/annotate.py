@@ -10,12 +10,12 @@ from typing import Any
 
 from stepdistill.config import DataConfig, TeacherConfig
 from stepdistill.errors import DataError, TeacherError
-from stepdistill.files import read_jsonl, write_jsonl
+from stepdistill.files import digest, read_jsonl, read_text, write_jsonl
 from stepdistill.records import Annotation, Completion, Example, Unparsed, Watcher
 from stepdistill.task.load import Task, data_root, find_file, load_examples
 from stepdistill.task.schema import Split
 from stepdistill.teacher.parse import parse
-from stepdistill.teacher.recorded import Answer, Apart, read_recorded
+from stepdistill.teacher.recorded import Answer, Apart, numbered, read_recorded
 from stepdistill.teacher.simulated import simulated_teacher
 
 Annotations = dict[Split, dict[str, Annotation | Unparsed]]
@@ -95,16 +95,36 @@ def count(annotations: Annotations, examples: Mapping[Split, Sequence[Example]])
     return report
 
 
+def completion_files(task: Task, data: DataConfig, teacher: TeacherConfig) -> dict[Split, Path]:
+    """Files of recorded completions by split: those of the run file, else those that the task names.
+
+    Raises:
+        DataError: the task names some that are not there.
+    """
+    if teacher.completions:
+        return {split: Path(name).expanduser() for split, name in teacher.completions.items()}
+    found: dict[Split, Path] = {}
+    root = data_root(task, data)
+    for split, name in task.spec.data.completions.items():
+        # The files are numbered, so the first stands for all when the folder is looked for.
+        first = find_file(root or Path(), task.spec.name, name.replace("{i}", "0"))
+        found[split] = first.with_name(Path(name).name)
+    return found
+
+
+def completion_digests(task: Task, data: DataConfig, teacher: TeacherConfig) -> dict[str, str]:
+    """Hashes of the recorded completions by split; empty for a teacher that is asked."""
+    if teacher.backend != "recorded":
+        return {}
+    files = completion_files(task, data, teacher)
+    return {
+        f"completions {split}": digest(*(read_text(file) for file in numbered(path)))
+        for split, path in files.items()
+    }
+
+
 def _recorded(asked: Asked) -> dict[Split, dict[str, Answer]]:
-    given: dict[Split, Path] = {}
-    for split, name in (asked.teacher.completions or {}).items():
-        given[split] = Path(name).expanduser()
-    if not given:
-        root = data_root(asked.task, asked.data)
-        for split, name in asked.task.spec.data.completions.items():
-            # The files are numbered, so the first stands for all when the folder is looked for.
-            first = find_file(root or Path(), asked.task.spec.name, name.replace("{i}", "0"))
-            given[split] = first.with_name(Path(name).name)
+    given = completion_files(asked.task, asked.data, asked.teacher)
     if not given:
         raise TeacherError(
             f"{asked.task.spec.name}: no recorded completions are known for this task; name them: "
@@ -155,12 +175,13 @@ def _read_apart(answer: Apart, task: Task, options: Sequence[str]) -> Annotation
 
 
 def _row(split: Split, example: Example, answer: Answer, task: Task) -> dict[str, Any]:
-    words = answer.text if isinstance(answer, Completion) else None
     if isinstance(answer, Completion):
+        words, model = answer.text, answer.model
         read = parse(answer, task, example.options)
     else:
+        words, model = answer.words(), "recorded"
         read = _read_apart(answer, task, example.options)
-    row: dict[str, Any] = {"id": example.id, "split": split, "completion": words}
+    row: dict[str, Any] = {"id": example.id, "split": split, "completion": words, "model": model}
     if isinstance(read, Unparsed):
         return {**row, "rationale": None, "label": None, "rule": None, "unread": read.reason}
     label = read.label

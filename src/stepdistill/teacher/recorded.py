@@ -20,6 +20,10 @@ class Apart:
     rationale: str
     label: object
 
+    def words(self) -> str:
+        """Both as they came, so that what could not be read is kept too."""
+        return json.dumps({"rationale": self.rationale, "label": self.label}, ensure_ascii=False, default=str)
+
 
 Answer = Completion | Apart
 
@@ -43,7 +47,7 @@ def read_recorded(path: Path, ids: Sequence[str]) -> dict[str, Answer]:
 
 
 def _by_order(path: Path, ids: Sequence[str]) -> dict[str, Answer]:
-    texts = [text for file in _numbered(path) for text in _strings(file)]
+    texts = [text for file in numbered(path) for text in _strings(file)]
     if len(texts) != len(ids):
         raise TeacherError(
             f"{path}: {len(texts)} completions for {len(ids)} examples; a list is joined by order "
@@ -52,7 +56,12 @@ def _by_order(path: Path, ids: Sequence[str]) -> dict[str, Answer]:
     return {id_: Completion(id_, text, "recorded") for id_, text in zip(ids, texts, strict=True)}
 
 
-def _numbered(path: Path) -> Iterator[Path]:
+def numbered(path: Path) -> Iterator[Path]:
+    """The files that a name with `{i}` stands for, counted from 0; the file itself without `{i}`.
+
+    Raises:
+        TeacherError: there is no first file.
+    """
     if "{i}" not in path.name:
         yield path
         return

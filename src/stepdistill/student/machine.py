@@ -1,10 +1,19 @@
-"""Which precision this machine computes fast, by what the hardware says of itself."""
+"""What numbers depend on besides the configuration: the versions, and the precision of the hardware."""
 
 from __future__ import annotations
+
+import platform
+from importlib.metadata import version
 
 import torch
 
 from stepdistill.config import TrainConfig
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("stepdistill", "torch", "transformers", "tokenizers", "accelerate")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def use_bfloat16(config: TrainConfig) -> bool:
