@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,12 @@ class Trained:
     def weights(self) -> dict[str, torch.Tensor]:
         return load_file(self.folder / "model.safetensors")
 
+    def distance(self, other: dict[str, torch.Tensor]) -> float:
+        """The largest difference of any weight."""
+        shared = self.weights.keys() & other.keys()
+        assert shared
+        return max((self.weights[name] - other[name]).abs().max().item() for name in shared)
+
 
 @dataclass
 class Script:
@@ -168,11 +174,12 @@ def lesson() -> Callable[..., Lesson]:
         validate: Any = None,
         seed: int = 0,
         facts: dict[str, Any] | None = None,
+        asked: Sequence[str] = (),
         **settings: Any,
     ) -> Lesson:
         plain = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2, "precision": "float32"}
         config = TrainConfig(**{**plain, **settings})
-        return Lesson(method, toy_targets(method, n), validate, config, seed, facts or {})
+        return Lesson(method, toy_targets(method, n), validate, config, seed, facts or {}, asked)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 
@@ -161,6 +162,44 @@ def test_a_text_as_long_as_allowed_passes(make_student: Callable[..., Student]) 
     exact = encoder_of(student)
     encoder = encoder_of(student, len(exact.source(source)), len(exact.target(target)))
     encoder.items([[Target("0", source, target, "label")]])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_must_fit_the_positions_of_the_model(
+    make_student: Callable[..., Student], family: str
+) -> None:
+    student = make_student(family)
+    source, target = PAIRS[1]
+    plain = encoder_of(student)
+    beside = len(plain.target(target)) - 1 if family == "causal" else 0
+    needed = len(plain.source(source)) + beside
+    for positions in (needed, needed - 1):
+        encoder = Encoder(student.tokenizer, student.family, 100, 100, positions)
+        refused = pytest.raises(StudentError, match=f"{needed - 1} positions .* needs {needed} ")
+        with contextlib.nullcontext() if positions == needed else refused:
+            encoder.items([[Target("0", source, target, "label")]])
+
+
+@pytest.mark.parametrize(("family", "room"), [("encoder-decoder", 0), ("causal", 7)])
+def test_an_input_to_be_asked_must_leave_room_for_the_answer(
+    make_student: Callable[..., Student], family: str, room: int
+) -> None:
+    student = make_student(family)
+    length = len(encoder_of(student).source(PAIRS[1][0]))
+    Encoder(student.tokenizer, student.family, 100, 100, length + room).check_inputs([PAIRS[1][0]], 8)
+    encoder = Encoder(student.tokenizer, student.family, 100, 100, length + room - 1)
+    with pytest.raises(StudentError, match=f"needs {length + room} "):
+        encoder.check_inputs([PAIRS[1][0]], 8)
+    with pytest.raises(StudentError, match="1 of 2 inputs have more than 4 tokens"):
+        encoder_of(student, 4).check_inputs(["7", PAIRS[1][0]], 8)
+
+
+def test_a_label_that_the_tokenizer_does_not_know_is_refused(make_student: Callable[..., Student]) -> None:
+    encoder = encoder_of(make_student())
+    known, unknown = Target("0", "How many?", "7", "label"), Target("1", "How many?", "zebras", "label")
+    encoder.items([[known, Target("0", "How many?", "zebras", "rationale")]])
+    with pytest.raises(StudentError, match="1 of 2 labels have words or signs"):
+        encoder.items([[known], [unknown]])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

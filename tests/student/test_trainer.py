@@ -12,112 +12,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from stepdistill.errors import StudentError
-from stepdistill.student.encode import Encoder, Item
 from stepdistill.student.loss import contract
 from stepdistill.student.model import Student, load_student
 from stepdistill.student.scratch import train_tokenizer
 from stepdistill.student.train import Lesson
-from stepdistill.student.trainer import StepByStepTrainer
 
-FAMILIES = ("encoder-decoder", "causal")
-MEANS = ("tokens", "examples")
 Teach = Callable[..., Any]
-
-
-def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
-    shared = left.keys() & right.keys()
-    assert shared
-    return max((left[name] - right[name]).abs().max().item() for name in shared)
-
-
-@pytest.mark.parametrize("mean", MEANS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_micro_batches_train_the_weights_of_the_whole_batch(teach: Teach, family: str, mean: str) -> None:
-    # 21 examples: the last step of an epoch has 5, and its last micro-batch 1.
-    settings = {"family": family, "n": 21, "epochs": 2, "batch_size": 8, "loss_mean": mean}
-    whole, parts = (teach(f"{size}", micro_batch_size=size, **settings).weights for size in (8, 2))
-    assert largest_difference(whole, parts) < 1e-5
-
-
-def task_loss(model: Any, family: str, item: Item, task: str) -> torch.Tensor:
-    """Mean cross-entropy of one example alone: unpadded, by the model's own loss."""
-    source, target = item[task].source, item[task].target
-    if family == "causal":
-        return model(
-            input_ids=torch.tensor([source + target]),
-            labels=torch.tensor([[-100] * len(source) + target]),
-        ).loss
-    return model(input_ids=torch.tensor([source]), labels=torch.tensor([target])).loss
-
-
-def plain_loop(model: Any, family: str, steps: list[list[Item]], settings: dict[str, Any]) -> list[float]:
-    """The method without a trainer: AdamW, warm-up and linear descent, gradients clipped at 1."""
-    rate, warm, weight = settings["learning_rate"], settings["warmup_steps"], settings["lambda"]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-    model.train()
-    losses = []
-    for number, items in enumerate(steps):
-        down = (len(steps) - number) / max(1, len(steps) - warm)
-        optimizer.param_groups[0]["lr"] = rate * (number / warm if number < warm else down)
-        loss = torch.zeros(())
-        for task, factor in (("label", 1.0), ("rationale", weight)):
-            rows = [item for item in items if task in item]
-            sizes = [len(r[task].target) if settings["loss_mean"] == "tokens" else 1 for r in rows]
-            sums = [task_loss(model, family, r, task) * n for r, n in zip(rows, sizes, strict=True)]
-            loss = loss + factor * torch.stack(sums).sum() / sum(sizes)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("mean", MEANS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_plain_loop_follows_the_same_losses_to_the_same_weights(
-    teach: Teach,
-    make_student: Callable[..., Student],
-    monkeypatch: pytest.MonkeyPatch,
-    family: str,
-    mean: str,
-) -> None:
-    settings = {"learning_rate": 3e-3, "warmup_steps": 2, "lambda": 0.5, "loss_mean": mean}
-    batches: list[list[Item]] = []
-    shares: list[float] = []
-    collate, compute = Encoder.collate, StepByStepTrainer.compute_loss
-
-    def seen(self: Encoder, items: list[Item]) -> Any:
-        batches.append(items)
-        return collate(self, items)
-
-    def noted(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = compute(self, *args, **kwargs)
-        shares.append(loss.item())
-        return loss
-
-    monkeypatch.setattr(Encoder, "collate", seen)
-    monkeypatch.setattr(StepByStepTrainer, "compute_loss", noted)
-    trained = teach(family=family, n=12, epochs=2, batch_size=4, micro_batch_size=2, **settings)
-    steps = [batches[i] + batches[i + 1] for i in range(0, len(batches), 2)]
-    model = make_student(family).model
-    expected = plain_loop(model, family, steps, settings)
-    found = [shares[i] + shares[i + 1] for i in range(0, len(shares), 2)]
-    assert found == pytest.approx(expected, rel=1e-4)
-    assert expected[0] - expected[-1] > 0.1
-    assert largest_difference(trained.weights, dict(model.state_dict())) < 1e-4
-
-
-def test_with_lambda_zero_step_by_step_is_finetuning(teach: Teach) -> None:
-    both = teach("both", **{"lambda": 0.0})
-    label = teach("label", method="finetune")
-    assert both.bytes == label.bytes
-
-
-def test_with_lambda_one_it_is_not(teach: Teach) -> None:
-    both = teach("both")
-    label = teach("label", method="finetune")
-    assert largest_difference(both.weights, label.weights) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -133,16 +33,16 @@ def test_the_checkpoint_with_the_best_validation_is_kept_the_first_of_equals(
     validate = scripted(scores)
     trained = teach(validate=validate)
     assert len(validate.weights) == 3
-    assert largest_difference(trained.weights, validate.weights[best]) == 0
-    assert largest_difference(trained.weights, validate.weights[best - 1]) > 0
-    assert largest_difference(trained.student.model.state_dict(), validate.weights[best]) == 0
+    assert trained.distance(validate.weights[best]) == 0
+    assert trained.distance(validate.weights[best - 1]) > 0
+    assert trained.distance(trained.student.model.state_dict()) == 0
 
 
 def test_training_stops_when_patience_is_at_its_end(teach: Teach, scripted: Any) -> None:
     validate = scripted([0.5, 0.9, 0.1, 0.9])
     trained = teach(validate=validate, epochs=9, patience=2)
     assert len(validate.weights) == 4
-    assert largest_difference(trained.weights, validate.weights[1]) == 0
+    assert trained.distance(validate.weights[1]) == 0
 
 
 def test_without_validation_the_last_step_is_kept(teach: Teach, make_student: Callable[..., Student]) -> None:
@@ -153,7 +53,7 @@ def test_without_validation_the_last_step_is_kept(teach: Teach, make_student: Ca
         last.update({name: value.clone() for name, value in student.model.state_dict().items()})
 
     trained = teach(student=student, watch=watch)
-    assert largest_difference(trained.weights, last) == 0
+    assert trained.distance(last) == 0
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(teach: Teach) -> None:
@@ -200,7 +100,7 @@ def test_the_folder_is_a_student_without_pickles(teach: Teach) -> None:
     assert {"model.safetensors", "config.json", "tokenizer.json", "student.json"} <= names
     assert {Path(name).suffix for name in names} <= {".safetensors", ".json"}
     loaded = load_student(str(trained.folder))
-    assert largest_difference(loaded.model.state_dict(), trained.student.model.state_dict()) == 0
+    assert trained.distance(loaded.model.state_dict()) == 0
     assert loaded.family == "encoder-decoder"
 
 
@@ -267,3 +167,31 @@ def test_a_text_longer_than_the_models_positions_is_refused(
     tokenizer.save_pretrained(tmp_path / "gpt2")
     with pytest.raises(StudentError, match=r"\b13\b"):
         teach(student=load_student(str(tmp_path / "gpt2")))
+
+
+def test_an_input_that_will_be_asked_is_checked_before_training(teach: Teach, tmp_path: Path) -> None:
+    with pytest.raises(StudentError, match="1 of 2 inputs have more than 40 tokens"):
+        teach(asked=["Anna has 3 apples.", "apples " * 50], max_input_tokens=40)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_is_chosen_in_the_precision_that_students_are_used_in(
+    teach: Teach, make_student: Callable[..., Student]
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def validate(student: Student, new_tokens: int) -> float:
+        ids = torch.arange(3, 9)[None]
+        student.model.eval()
+        fresh = make_student()
+        fresh.model.load_state_dict(student.model.state_dict())
+        fresh.model.eval()
+        with torch.no_grad():
+            seen.extend(s.model(input_ids=ids, decoder_input_ids=ids).logits for s in (student, fresh))
+        return 0.5
+
+    trained = teach(validate=validate, precision="bfloat16", epochs=1)
+    assert seen[0].equal(seen[1])
+    assert {value.dtype for value in trained.weights.values()} == {torch.float32}
+    assert json.loads((trained.folder / "student.json").read_text())["precision"] == "bfloat16"
+    assert trained.distance(teach("float", validate=validate, epochs=1).weights) > 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,8 @@ TEACHER = "teacher"
 """Name of the teacher among the predictors."""
 ORDER = (TEACHER, *METHODS)
 """Predictors in the order of their lines in the run's files."""
+_TRAINING = ("student.", "train.", "(weights")
+"""Keys on which the teacher's answers do not depend."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,10 @@ class RunFolder:
             **{f"({name})": found for name, found in sources.items()},
         }
         mark = self.path / "run.json"
-        if mark.exists() and not (self.annotations.exists() or self.students()):
-            # Nothing has come of it yet: a corrected setting is no other run.
-            shutil.rmtree(self.path / "students", ignore_errors=True)
-        elif mark.exists():
-            self._compare(json.loads(read_text(mark)), wanted)
+        if mark.exists():
             for torn in self.path.glob(".*.tmp"):
                 torn.unlink()
-            self._note(config)
-            return
+            self._compare(json.loads(read_text(mark)), wanted)
         elif any(not p.name.startswith(".") for p in self.path.glob("*")):
             raise RunFolderError(f"{self.path}: the folder holds files and no run; choose another `out`")
         # The mark first: a folder with files and no mark is taken for somebody else's.
@@ -113,6 +109,9 @@ class RunFolder:
 
     def _compare(self, there: dict[str, Any], wanted: dict[str, Any]) -> None:
         keys = [k for k in sorted({*there, *wanted}) if there.get(k) != wanted.get(k)]
+        if not any((self.path / "students").glob("*/*")):
+            # Nothing is trained yet, so nothing is lost when the training of the same answers is set right.
+            keys = [k for k in keys if self.annotations.exists() and not k.startswith(_TRAINING)]
         if keys:
             first = keys[0]
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
