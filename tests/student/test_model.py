@@ -17,6 +17,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     LlamaForCausalLM,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
     RobertaConfig,
     T5Config,
 )
@@ -24,7 +26,7 @@ from transformers import (
 from stepdistill.config import StudentConfig
 from stepdistill.errors import StudentError
 from stepdistill.student.generate import generate
-from stepdistill.student.model import Student, _family, load_student, new_student
+from stepdistill.student.model import Student, _family, load_student, new_student, weights_digests
 from stepdistill.student.scratch import train_tokenizer
 
 
@@ -66,6 +68,28 @@ def test_an_encoder_decoder_is_loaded_as_one(make_student: Callable[..., Student
     assert loaded.parameters == student.parameters
 
 
+# Fails: only `.gguf` paths and `weights_digests` have their ~ expanded.
+def test_a_folder_below_the_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    config = StudentConfig(model=f"~/{folder.name}")
+    assert list(weights_digests(config)) == ["weights model.safetensors"]
+    assert new_student(config, 0, []).family == "causal"
+
+
+def test_the_hashes_of_a_student_are_those_of_its_weights(folder: Path) -> None:
+    config = StudentConfig(model=str(folder))
+    before = weights_digests(config)
+    (folder / "README.md").write_text("changed")
+    assert weights_digests(config) == before
+    (folder / "model.safetensors").write_bytes(b"changed")
+    assert weights_digests(config) != before
+
+
+@pytest.mark.parametrize("model", ["scratch:", "google/t5-v1_1-small"])
+def test_a_student_that_is_no_local_file_has_no_hashes(model: str) -> None:
+    assert weights_digests(StudentConfig(model=model)) == {}
+
+
 def test_weights_of_half_precision_become_float32(folder: Path) -> None:
     LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
     student = load_student(str(folder))
@@ -91,6 +115,13 @@ def test_a_bert_is_neither_and_the_message_says_so(folder: Path, tmp_path: Path)
     BertModel(config).save_pretrained(folder)
     message = refusal(folder)
     assert "is a bert model, neither encoder-decoder (T5, BART ...) nor causal" in message
+
+
+def test_an_encoder_decoder_that_does_not_say_how_it_is_trained_is_refused(folder: Path) -> None:
+    sizes = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    config = M2M100Config(vocab_size=40, d_model=8, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes)
+    M2M100ForConditionalGeneration(config).save_pretrained(folder)
+    assert "cannot be trained here" in refusal(folder)
 
 
 def test_weights_in_a_pickle_are_refused(folder: Path) -> None:
