@@ -68,7 +68,6 @@ def test_an_encoder_decoder_is_loaded_as_one(make_student: Callable[..., Student
     assert loaded.parameters == student.parameters
 
 
-# Fails: only `.gguf` paths and `weights_digests` have their ~ expanded.
 def test_a_folder_below_the_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     config = StudentConfig(model=f"~/{folder.name}")

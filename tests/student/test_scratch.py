@@ -53,6 +53,11 @@ def test_a_line_break_makes_a_difference() -> None:
     assert tokenizer("a\nb")["input_ids"] != tokenizer("a b")["input_ids"]
 
 
+def test_a_word_is_the_same_behind_a_blank_and_behind_a_line_break() -> None:
+    tokenizer = train_tokenizer(["a b\nc"], 500)
+    assert set(tokenizer("a\nb")["input_ids"]) >= set(tokenizer("a b")["input_ids"])
+
+
 def test_a_number_is_read_digit_by_digit() -> None:
     assert len(TOKENIZER("12405", add_special_tokens=False)["input_ids"]) == 6
 

@@ -42,6 +42,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
     0.038574
     """
     n, k = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(n, i) for i in range(k + 1))
+    term = tail = 1
+    for i in range(k):
+        term = term * (n - i) // (i + 1)
+        tail += term
     # Integers to the last step: 2**n has no float beyond n = 1023.
     return min(1.0, 2 * tail / (1 << n)) if n else 1.0

@@ -73,11 +73,13 @@ def new_student(config: StudentConfig, seed: int, texts: Iterable[str]) -> Stude
         raise ConfigError(
             f"student.model: '{config.model}'; write 'scratch:' and give the sizes under student.scratch"
         )
-    where = config.model
+    where, path = config.model, Path(config.model).expanduser()
     if where.startswith(PACKAGE):
         where = str(convert(in_package(where)))
     elif where.endswith(".gguf"):
-        where = str(convert(Path(where).expanduser()))
+        where = str(convert(path))
+    elif path.is_dir():
+        where = str(path)
     return load_student(where, config.trust_remote_code)
 
 

@@ -25,7 +25,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     """A tokenizer of the most frequent words, digits and signs of the texts, for texts like them.
 
     Words, not pieces: a model without pretraining learns more from 1,000 examples when a word is one
-    symbol. White space is kept as a mark on the word, so that decoding gives the text back.
+    symbol. White space is kept as a mark on the word, so that decoding gives a line of text back.
     """
     tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFKC()

@@ -154,6 +154,7 @@ def _arguments(config: TrainConfig, seed: int, work: Path, select: bool) -> Trai
         optim="adamw_torch_fused",
         seed=seed,
         bf16=use_bfloat16(config),
+        use_cpu=not torch.cuda.is_available(),
         eval_strategy="epoch" if select else "no",
         save_strategy="epoch",
         save_total_limit=2,
