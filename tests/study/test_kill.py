@@ -65,7 +65,14 @@ def test_an_interrupt_keeps_finished_work_and_says_so_in_one_line(tmp_path: Path
     file.write_text(RUN)
     out = tmp_path / "run"
     command = [sys.executable, "-m", "stepdistill", "run", str(file), "--quiet", "--set", f"out={out}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (out / "annotations.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(sent)
