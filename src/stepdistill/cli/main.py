@@ -71,7 +71,6 @@ def main() -> None:
         _say("Terminated; finished work is kept. Run the same command to go on.")
         code = 143
     except (KeyboardInterrupt, typer.Abort):
-        _say("Interrupted; finished work is kept. Run the same command to go on.")
         code = 130
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); nothing is wrong. Python would complain at exit.
@@ -80,6 +79,8 @@ def main() -> None:
     except _Misused as error:
         error.show()
         code = error.exit_code
+    if code == 130:  # some releases of typer turn Ctrl-C into this code and say nothing
+        _say("Interrupted; finished work is kept. Run the same command to go on.")
     sys.exit(code if isinstance(code, int) else 0)
 
 
