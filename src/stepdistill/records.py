@@ -39,24 +39,36 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The teacher's words for one example, verbatim; they are paid for and never edited."""
+    """The teacher's words for one example, verbatim; they are paid for and never edited.
+
+    `finish` is "stop", "length" (cut by the token limit), "content_filter" or None where nobody said.
+    `cost` is in billionths of a US dollar.
+    """
 
     example_id: str
     text: str
     model: str
+    draw: int = 0
+    finish: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """A completion read as rationale r and label y-hat; `rule` says how the label was read.
 
-    `rationale` is empty where the teacher gave a label and no reasons.
+    `rationale` is empty where the teacher gave a label and no reasons. Of several draws, `confidence`
+    is the share of votes for the label, and `more` are the further rationales that are kept.
     """
 
     example_id: str
     rationale: str
     label: str
     rule: str
+    confidence: float = 1.0
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
