@@ -14,7 +14,7 @@ import stepdistill
 
 SOURCE = Path(stepdistill.__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = "errors records files config task teacher student evaluate study deploy cli"
+STAGES = "errors records files config weights task teacher student evaluate study deploy cli"
 ORDER = STAGES.split()
 MODULES = sorted(SOURCE.rglob("*.py"))
 TRAINING = {"stepdistill.student.train", "stepdistill.student.trainer", "stepdistill.student.loss"}

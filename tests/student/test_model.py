@@ -26,8 +26,9 @@ from transformers import (
 from stepdistill.config import StudentConfig
 from stepdistill.errors import StudentError
 from stepdistill.student.generate import generate
-from stepdistill.student.model import Student, _family, load_student, new_student, weights_digests
+from stepdistill.student.model import Student, load_student, new_student, weights_digests
 from stepdistill.student.scratch import train_tokenizer
+from stepdistill.weights import family_of
 
 
 @pytest.fixture
@@ -100,13 +101,13 @@ def test_weights_of_half_precision_become_float32(folder: Path) -> None:
     [(T5Config, "encoder-decoder"), (BartConfig, "encoder-decoder"), (GPT2Config, "causal")],
 )
 def test_the_family_is_that_of_the_architecture(config: Any, family: str) -> None:
-    assert _family(config(), "x") == family
+    assert family_of(config(), "x", "student.model") == family
 
 
 @pytest.mark.parametrize("config", [BertConfig, RobertaConfig])
 def test_an_encoder_has_no_family(config: Any) -> None:
     with pytest.raises(StudentError, match="neither encoder-decoder"):
-        _family(config(), "x")
+        family_of(config(), "x", "student.model")
 
 
 def test_a_bert_is_neither_and_the_message_says_so(folder: Path, tmp_path: Path) -> None:

