@@ -3,12 +3,15 @@
     StepdistillError
      ├── ConfigError        a run file or task file: unknown key, wrong value, unknown name
      ├── DataError          the data: no such file, malformed line, missing column, duplicate id
-     ├── TeacherError       the teacher's completions: missing, or they do not fit the examples
+     ├── TeacherError       the teacher: its completions do not fit the examples, or it does not answer
+     │    ├── LedgerError   the file of answers: damaged, not writable, another program's
+     │    └── BudgetError   the next answer could cost more than `annotate.max_cost_usd` leaves (exit code 3)
      ├── StudentError       the student: cannot be loaded, wrong kind of model, loss not finite
      ├── RunFolderError     the output folder: another run's, in use, no space, not writable
      └── MissingExtraError  an optional dependency that this work needs is not installed
 
-The command line prints the message in one line and exits with code 2; a traceback is a defect of ours.
+The command line prints the message in one line and exits with the class's `exit_code`; a traceback is a
+defect of ours.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from collections.abc import Iterable
 class StepdistillError(Exception):
     """Root of all errors that a user can cause and mend."""
 
+    exit_code = 2
+
 
 class ConfigError(StepdistillError):
     """A run file or task file says something that is not allowed."""
@@ -30,7 +35,17 @@ class DataError(StepdistillError):
 
 
 class TeacherError(StepdistillError):
-    """The teacher's completions are missing or do not fit the examples."""
+    """The teacher's completions are missing or do not fit the examples, or the teacher does not answer."""
+
+
+class LedgerError(TeacherError):
+    """The ledger cannot be used: damaged, not writable, or not a ledger."""
+
+
+class BudgetError(TeacherError):
+    """The next answer could cost more than is left of the budget."""
+
+    exit_code = 3
 
 
 class StudentError(StepdistillError):

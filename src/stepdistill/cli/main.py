@@ -60,13 +60,16 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line: 0 done, 2 a user's error in one line, 130 interrupted, 143 terminated."""
+    """Run the command line.
+
+    Codes: 0 done, 2 a user's error in one line, 3 the budget is reached, 130 interrupted, 143 terminated.
+    """
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(standalone_mode=False)
     except StepdistillError as error:
         _say(f"Error: {error}")
-        code = 2
+        code = error.exit_code
     except _TerminatedError:
         _say("Terminated; finished work is kept. Run the same command to go on.")
         code = 143

@@ -14,7 +14,18 @@ SplitName = Literal["train", "validation", "test"]
 HTTP = ("openai", "openai-batch")
 MODELLED = (*HTTP, "local", "vllm")
 """Backends that prompt a language model; the others have their answers already."""
-RESERVED = ("messages", "prompt", "model", "max_tokens", "temperature", "top_p", "stop", "stream", "n")
+RESERVED = (
+    "messages",
+    "prompt",
+    "model",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "stream",
+    "n",
+)
 
 
 class DemonstrationConfig(Model):
@@ -53,7 +64,7 @@ class TeacherConfig(Model):
     model: str | None = Field(None, min_length=1)
     base_url: str = "https://api.openai.com/v1"
     api: Literal["chat", "completions"] = "chat"
-    key_variable: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     key_header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$")
     prompt: Literal["few-shot", "zero-shot", "hinted"] = "few-shot"
     style: Literal["chat", "text"] = "chat"
@@ -62,6 +73,7 @@ class TeacherConfig(Model):
     temperature: float = Field(0.0, ge=0, le=10)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
+    token_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra: dict[str, Any] = {}
     price: PriceConfig | None = None
     limits: LimitsConfig = LimitsConfig()

@@ -128,6 +128,7 @@ class Work(Protocol):
     """Where a backend gets prompts from and gives replies back to; see `teacher/work.py`."""
 
     sampling: Sampling
+    tally: Tally
 
     def exchange(self, results: Sequence[tuple[Ask, Result]], want: int) -> list[Ask]:
         """Store results and take up to `want` further asks, in one durable transaction."""

@@ -1,0 +1,252 @@
+"""The ledger: one SQLite file in which every paid answer is kept before it counts as done."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepdistill.errors import LedgerError
+from stepdistill.files import writing
+from stepdistill.teacher.entry import COLUMNS, INSERT, Entry, now, pack, raw, unpack
+from stepdistill.teacher.mounts import refuse_network
+from stepdistill.teacher.owner import Owner, alive
+from stepdistill.teacher.protocol import Ask, Failed, Reply
+
+APPLICATION = 0x53444C47  # "SDLG"
+VERSION = 1
+MOST = 500
+"""Keys in one query; SQLite takes at least 999 parameters."""
+
+SCHEMA = """
+CREATE TABLE completions (
+  id INTEGER PRIMARY KEY, slot BLOB NOT NULL, max_tokens INTEGER NOT NULL, teacher TEXT NOT NULL,
+  draw INTEGER NOT NULL, example TEXT NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL, model TEXT NOT NULL,
+  prompt_tokens INTEGER, completion_tokens INTEGER, cost INTEGER, seconds REAL NOT NULL, at TEXT NOT NULL,
+  seal BLOB NOT NULL);
+CREATE UNIQUE INDEX completions_by_slot ON completions (slot, max_tokens);
+CREATE TABLE failures (
+  id INTEGER PRIMARY KEY, slot BLOB NOT NULL, example TEXT NOT NULL, reason TEXT NOT NULL,
+  detail TEXT NOT NULL, presumed INTEGER NOT NULL, at TEXT NOT NULL);
+CREATE TABLE claims (slot BLOB PRIMARY KEY, owner TEXT NOT NULL, bound INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE batches (id TEXT PRIMARY KEY, teacher TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL);
+CREATE TABLE account (name TEXT PRIMARY KEY, amount INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO account VALUES ('paid', 0), ('presumed', 0);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What the ledger knows of money, in billionths of a US dollar.
+
+    `presumed`: requests whose fate is unknown (no reply in time, connection lost, process killed),
+    counted at the most that they can have cost. `reserved`: requests on their way now.
+    """
+
+    paid: int
+    presumed: int
+    reserved: int
+
+    @property
+    def total(self) -> int:
+        """All that may have to be paid."""
+        return self.paid + self.presumed + self.reserved
+
+
+class Ledger:
+    """An open ledger; used by one thread at a time, by any number of processes.
+
+    A claim on a slot lasts as long as its process lives; whoever comes across the claim of a dead
+    process takes it over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a ledger, and make it if there is none.
+
+        Raises:
+            LedgerError: damaged, of another version or program, or on a network file system.
+            RunFolderError: the disk is full or not writable.
+        """
+        self.path = path
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_network(path)
+        with self._plainly():
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._db.text_factory = bytes
+            self._prepare()
+            self.owner = Owner(path)
+            with self.transaction():
+                self.sweep()
+
+    def close(self) -> None:
+        """Give up unused claims and close the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("DELETE FROM claims WHERE owner = ?", (self.owner.name,))
+        self._db.close()
+        self.owner.leave()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is done inside is on the disk when this ends, all of it or nothing."""
+        with self._plainly():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def find(self, slots: Sequence[bytes], max_tokens: int) -> tuple[dict[bytes, Entry], list[int]]:
+        """Answers that serve, by slot, and the row numbers of damaged ones."""
+        found: dict[bytes, Entry] = {}
+        damaged: list[int] = []
+        with self._plainly():
+            for start in range(0, len(slots), MOST):
+                part = slots[start : start + MOST]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT {COLUMNS} FROM completions WHERE slot IN ({marks})"  # noqa: S608 - marks only
+                for row in self._db.execute(query, part):
+                    entry = unpack(row)
+                    if entry is None:
+                        damaged.append(row[-1])
+                    elif entry.serves(max_tokens):
+                        found.setdefault(entry.slot, entry)
+        return found, damaged
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """Delete damaged rows, so that they can be asked again."""
+        self._db.executemany("DELETE FROM completions WHERE id = ?", ((row,) for row in rows))
+
+    def add(self, teacher: str, max_tokens: int, done: Sequence[tuple[Ask, Reply, int | None]]) -> None:
+        """Store answers with their costs and end their claims."""
+        at = now()
+        rows = [pack(teacher, max_tokens, ask, reply, cost, at) for ask, reply, cost in done]
+        self._db.executemany(INSERT, rows)
+        self._release(ask for ask, _, _ in done)
+        self.charge("paid", sum(cost or 0 for _, _, cost in done))
+
+    def fail(self, ask: Ask, failed: Failed, presumed: int) -> None:
+        """Note that an ask has no usable answer; its claim ends unless it is tried again."""
+        values = (ask.slot, raw(ask.example_id), failed.reason, raw(failed.detail[:500]), presumed, now())
+        self._db.execute(
+            "INSERT INTO failures (slot, example, reason, detail, presumed, at) "
+            "VALUES (?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?)",
+            values,
+        )
+        self._release([ask])
+        self.charge("presumed", presumed)
+
+    def claims(self, slots: Sequence[bytes]) -> dict[bytes, str]:
+        """Which of the slots are being asked, and by which owner; those of the dead are taken over."""
+        self.sweep()
+        held: dict[bytes, str] = {}
+        for start in range(0, len(slots), MOST):
+            part = slots[start : start + MOST]
+            query = f"SELECT slot, owner FROM claims WHERE slot IN ({','.join('?' * len(part))})"  # noqa: S608
+            held |= {slot: owner.decode() for slot, owner in self._db.execute(query, part)}
+        return held
+
+    def claim(self, asks: Sequence[Ask]) -> None:
+        """Take asks for this process, and reserve what they can cost."""
+        rows = ((ask.slot, self.owner.name, ask.bound) for ask in asks)
+        self._db.executemany("INSERT INTO claims VALUES (?, ?, ?)", rows)
+
+    def sweep(self) -> None:
+        """End the claims of processes that are gone, and count what they had on their way as paid."""
+        owners = [row[0].decode() for row in self._db.execute("SELECT DISTINCT owner FROM claims")]
+        for owner in owners:
+            if owner == self.owner.name or alive(self.path, owner):
+                continue
+            query = "SELECT COALESCE(SUM(bound), 0) FROM claims WHERE owner = ?"
+            (bound,) = self._db.execute(query, (owner,)).fetchone()
+            self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+            self.charge("presumed", bound)
+
+    def charge(self, name: str, amount: int) -> None:
+        """Add to the account `paid` or `presumed`."""
+        if amount:
+            self._db.execute("UPDATE account SET amount = amount + ? WHERE name = ?", (amount, name))
+
+    def money(self) -> Money:
+        """What has been paid and what may have to be."""
+        with self._plainly():
+            account = {name.decode(): amount for name, amount in self._db.execute("SELECT * FROM account")}
+            (reserved,) = self._db.execute("SELECT COALESCE(SUM(bound), 0) FROM claims").fetchone()
+        return Money(account["paid"], account["presumed"], reserved)
+
+    def batches(self, teacher: str) -> dict[str, str]:
+        """Batch jobs that have not been fetched, with what was noted of them."""
+        query = "SELECT id, state FROM batches WHERE teacher = ? ORDER BY at, id"
+        with self._plainly():
+            return {i.decode(): state.decode() for i, state in self._db.execute(query, (teacher,))}
+
+    def note_batch(self, teacher: str, id_: str, state: str | None) -> None:
+        """Keep, change or (state None) forget a batch job."""
+        with self.transaction():
+            self._db.execute("DELETE FROM batches WHERE id = ?", (id_,))
+            if state is not None:
+                self._db.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (id_, teacher, state, now()))
+
+    def _release(self, asks: Iterable[Ask]) -> None:
+        mine = ((ask.slot, self.owner.name) for ask in asks)
+        self._db.executemany("DELETE FROM claims WHERE slot = ? AND owner = ?", mine)
+
+    def _prepare(self) -> None:
+        application, version = self._pragma("application_id"), self._pragma("user_version")
+        (tables,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION and (application or tables):
+            raise LedgerError(f"{self.path}: not a stepdistill ledger; give another file as annotate.ledger")
+        if application == APPLICATION and version != VERSION:
+            raise LedgerError(
+                f"{self.path}: a ledger of version {version}, and this release reads version {VERSION}; use "
+                "the release that wrote it, or give another file as annotate.ledger"
+            )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # NORMAL would lose the last answers on power loss, and they are paid for.
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA cell_size_check = ON")
+        with self.transaction():
+            if self._pragma("application_id") != APPLICATION:  # another process may have been faster
+                for statement in SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+                self._db.execute(f"PRAGMA application_id = {APPLICATION}")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Say in one line what is wrong with the file."""
+        with writing(self.path):
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise LedgerError(complaint(self.path, error)) from None
+
+
+def complaint(path: Path, error: sqlite3.Error) -> str:
+    """What an error of SQLite means to a user, and the remedy."""
+    said = str(error)
+    if "full" in said or "disk I/O" in said or "readonly" in said or "unable to open" in said:
+        return (
+            f"{path}: the ledger cannot be written ({said}); make room or set annotate.ledger to another "
+            "place, then run the same command again: stored answers are kept"
+        )
+    if "locked" in said or "busy" in said:
+        return f"{path}: another program holds the ledger ({said}); end it, then run the same command again"
+    return (
+        f"{path}: the ledger is damaged ({said}); salvage its answers with `stepdistill annotate FILE "
+        "--repair`, or give another file as annotate.ledger"
+    )
