@@ -135,3 +135,29 @@ def test_options_are_found_in_time_that_grows_with_the_text(text: str) -> None:
     start = time.process_time()
     options_in(text)
     assert time.process_time() - start < 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        *(("lake", "lake"), ("Lake.", "lake"), ("(b) lake", "lake"), ("(B)", "lake"), ("b", "lake")),
+        *(("b.", "lake"), ("b) lake", "lake"), ("(b) sea", None), ("the lake", None), ("not (b)", None)),
+        *(("(f)", None), ("", None), ("...", None), ("sea, lake", None), ("lkae", None)),
+    ],
+)
+def test_an_option_that_stands_alone_is_all_of_the_text(text: str, label: str | None) -> None:
+    found = ChoiceKind().alone(text, LAKE)
+    assert (found.label, found.rule) == (label, "exact" if label else "")
+
+
+def test_the_rule_text_takes_no_letter_for_an_option_that_stands_alone() -> None:
+    assert ChoiceKind("text").alone("(B)", LAKE).label is None
+    assert ChoiceKind("text").alone("lake", LAKE) == Reading("lake", "exact")
+
+
+@quick
+@given(text=noise, given_options=options)
+def test_what_stands_alone_is_read_the_same_way_as_an_answer(text: str, given_options: list[str]) -> None:
+    for asked in (text, *given_options):
+        found = ChoiceKind().alone(asked, given_options)
+        assert found.label is None or ChoiceKind().read(asked, given_options).label == found.label

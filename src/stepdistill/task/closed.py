@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
 from stepdistill.errors import brief
 from stepdistill.task.reading import Reading, normal, unread
@@ -19,7 +20,7 @@ class LabelKind:
     codes: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, text: str, options: Sequence[str] = ()) -> Reading:
-        """The label that the text is, or the only one that it names.
+        """The label that the text is, or the only one that it names, or the only one it misspells.
 
         >>> LabelKind(("yes", "no")).read("Yes.")
         Reading(label='yes', rule='exact', reason='')
@@ -35,7 +36,15 @@ class LabelKind:
         named = _outermost(words, self.labels)
         if len(named) == 1:
             return Reading(named[0], "named")
+        if not named and (meant := misspelt(words, self.labels)) is not None:
+            return Reading(meant, "fuzzy")
         return unread("several labels" if named else "not a label")
+
+    def alone(self, text: str, options: Sequence[str] = ()) -> Reading:
+        """The label that the text is and nothing besides, up to the normal form."""
+        words = normal(text)
+        same = [label for label in self.labels if words and words == normal(label)]
+        return Reading(same[0], "exact") if same else unread("not a label")
 
     def gold(self, value: object, options: Sequence[str] = ()) -> str:
         """The label, from its name or its code in the data (0, 1, 2 ...)."""
@@ -59,6 +68,7 @@ class LabelKind:
 
 _LETTER = re.compile(r"\(([A-Za-z])\)")
 _BARE_LETTER = re.compile(r"\s*([A-Za-z])\s*(?:[).:](?:\s|$)|$)")
+_LONE_LETTER = re.compile(r"\(?([A-Za-z])[).:]{0,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +124,35 @@ class ChoiceKind:
         named = _outermost(words, options)
         if len(named) == 1:
             return Reading(named[0], "named")
+        if not named and (option := misspelt(words, options)) is not None:
+            return Reading(option, "fuzzy")
         return unread("several options" if named else "not an option")
+
+    def alone(self, text: str, options: Sequence[str] = ()) -> Reading:
+        """The option that the text is and nothing besides: its words, its letter, or both.
+
+        >>> ChoiceKind().alone("(b) lake", ["sea", "lake"])
+        Reading(label='lake', rule='exact', reason='')
+        >>> ChoiceKind().alone("not (b)", ["sea", "lake"]).reason
+        'not an option'
+        """
+        if self.rule == "text":
+            reading = self.read(text, options)
+            return Reading(reading.label, "exact") if reading.label is not None else reading
+        words, plain = normal(text), text.strip()
+        if plain in options:
+            return Reading(plain, "exact")
+        same = [o for o in dict.fromkeys(options) if words and words == normal(o)]
+        if len(same) > 1:
+            return unread("several options")
+        lettered = [o for o in options if words and words == normal(self.show(o, options))]
+        if not same and not lettered and (letter := _LONE_LETTER.fullmatch(plain)):
+            lettered = list(options[ord(letter[1].lower()) - ord("a") :][:1])
+        found = (same or lettered)[:1]
+        # "A" may be a letter and the words of another option: then it must mean what it means in `read`.
+        if found and self.read(text, options).label == found[0]:
+            return Reading(found[0], "exact")
+        return unread("not an option")
 
     def gold(self, value: object, options: Sequence[str] = ()) -> str:
         """The option's text, from the text, a letter or a number that counts from 0."""
@@ -161,3 +199,67 @@ def _outermost(words: str, names: Sequence[str]) -> list[str]:
     return [
         name for name in found if not any(name != other and normal(name) in normal(other) for other in found)
     ]
+
+
+_MAX_MISSPELT = 60
+"""Characters; a longer answer is a sentence, and comparing it would cost time and find nothing."""
+_MIN_WORD = 5
+_SIMILAR, _APART = 0.85, 0.15
+_LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*(?: [^\W\d_]+(?:['’-][^\W\d_]+)*)*")
+
+
+def misspelt(words: str, names: Sequence[str]) -> str | None:
+    """The one name that a whole answer misspells: a letter too many, too few, or two swapped.
+
+    One word of at least five letters may differ, and its first letter may not. A replaced letter is
+    no slip here, since it makes other words (micro and macro, employer and employee), and neither is
+    a part added to a word, since that negates (valid and invalid, could and couldn't). Nothing is
+    read where a second name is nearly as similar.
+
+    Args:
+        words: the answer in normal form.
+        names: the closed set, as written.
+
+    >>> misspelt("contradicton", ["entailment", "neutral", "contradiction"])
+    'contradiction'
+    >>> misspelt("invalid", ["valid", "unclear"]) is None
+    True
+    """
+    if len(words) > _MAX_MISSPELT or not _LETTERS.fullmatch(words):
+        return None
+    forms = {name: normal(name) for name in names}
+    if words in forms.values():
+        return None
+    near = [name for name, form in forms.items() if _one_slip(words, form)]
+    if len(near) != 1:
+        return None
+    best = _similarity(words, forms[near[0]])
+    # A form of more than twice the length cannot be similar, and may be long enough to cost time.
+    others = [f for n, f in forms.items() if n != near[0] and len(f) <= 2 * _MAX_MISSPELT]
+    unique = all(_similarity(words, form) < best - _APART for form in others)
+    return near[0] if best >= _SIMILAR and unique else None
+
+
+def _one_slip(left: str, right: str) -> bool:
+    """Whether exactly one word of two texts differs, and by a slip of the pen."""
+    if abs(len(left) - len(right)) > 1 or not _LETTERS.fullmatch(right):
+        return False
+    first, second = re.split("[ -]", left), re.split("[ -]", right)
+    if len(first) != len(second):
+        return False
+    differing = [pair for pair in zip(first, second, strict=True) if pair[0] != pair[1]]
+    return len(differing) == 1 and _slip(*differing[0])
+
+
+def _slip(left: str, right: str) -> bool:
+    short, long = sorted((left, right), key=len)
+    if len(short) < _MIN_WORD or short[0] != long[0] or short in long or _similarity(left, right) < _SIMILAR:
+        return False
+    at = next(i for i in range(len(short)) if short[i] != long[i])
+    if len(short) < len(long):
+        return short[at:] == long[at + 1 :]
+    return short[at : at + 2] == long[at : at + 2][::-1] and short[at + 2 :] == long[at + 2 :]
+
+
+def _similarity(left: str, right: str) -> float:
+    return SequenceMatcher(None, left, right, autojunk=False).ratio()
