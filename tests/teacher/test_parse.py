@@ -151,7 +151,6 @@ def test_words_that_only_look_like_a_question_cut_nothing(text: str) -> None:
         (" \n ", "empty completion"),
         ("\n\nQ: x\nSo the answer is yes.", "empty completion"),
         ("It is clearly yes.", "no answer marker"),
-        ("yes", "no answer marker"),
         ("So the answer", "no answer marker"),
         ("Reasons. So the answer is", "empty answer"),
         ("Reasons. So the answer is: .", "empty answer"),
@@ -210,7 +209,13 @@ def test_any_words_can_be_the_marker(marker: str) -> None:
 
 
 # A defect when written: the time grew with the square of the line ends of a degenerate answer.
-@pytest.mark.parametrize("filler", ["\n", "\n ", " ", "So ", "So the answer is ", "\nQ", "Q: ", "("])
+@pytest.mark.parametrize(
+    "filler",
+    [
+        *("\n", "\n ", " ", "So ", "So the answer is ", "\nQ", "Q: ", "(", "the answer is\n", "so the "),
+        *("\\boxed{", "\\boxed{" + "{" * 500, "\n#### ", "\nAnswer:", "**", "$", "\\text{", "neutral\n"),
+    ],
+)
 def test_reading_takes_time_that_grows_with_the_text(filler: str) -> None:
     text = "Why." + filler * (20_000 // len(filler)) + "x"
     start = time.process_time()
