@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stepdistill.errors import DataError, RunFolderError, brief
 
@@ -52,12 +52,19 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8) in one step; a crash leaves the old file or the new one."""
+    with _replacing(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    """A file beside `path` that takes its place, in one step, once it is written and on the disk."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
-                file.write(text)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)
@@ -74,8 +81,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, in one step."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
+    """Write one JSON object a line, in one step; only one row at a time is held in memory."""
+    with _replacing(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=True) + "\n")
 
 
 def read_text(path: Path) -> str:
@@ -87,24 +96,40 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 (byte {error.start}); convert it, for example with: iconv -f latin1 -t utf-8"
-        ) from None
+        raise _not_utf8(path, error.start) from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line; empty lines are passed over.
+def iter_lines(path: Path, newline: str = "\n") -> Iterator[str]:
+    """Lines of a UTF-8 file with their ends, one at a time (a byte order mark is dropped).
+
+    `newline` is that of `open`: lines end at "\\n" alone, or for "" at any line end; none is translated.
+
+    Raises:
+        DataError: there is no such file, or it is not UTF-8 (lines before that have been given).
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield from file
+    except UnicodeDecodeError:
+        raise _not_utf8(path, _wrong_byte(path)) from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Read one JSON object a line, one at a time; empty lines are passed over.
 
     Raises:
         DataError: a line is not a JSON object (the message has its number).
     """
-    rows = []
-    # Not splitlines(): that also breaks at U+2028 and others, which JSON strings may hold raw.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    # Lines end at "\n" alone: U+2028 and others may stand raw in a JSON string.
+    for number, line in enumerate((line.removesuffix("\n") for line in iter_lines(path)), start=1):
         if not line.strip():
             continue
         try:
@@ -114,8 +139,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             raise DataError(f"{path}:{number}: malformed JSON ({what}): {brief(line)}") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: a JSON object per line is expected, not {brief(line)}")
-        rows.append(row)
-    return rows
+        yield row
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All that `iter_jsonl` gives, as a list."""
+    return list(iter_jsonl(path))
 
 
 def replace_rows(path: Path, name: str, rows: Iterable[Mapping[str, Any]], order: Sequence[str]) -> None:
@@ -133,6 +162,11 @@ def digest(*parts: str | bytes) -> str:
     >>> digest("ab", "c") == digest("a", "bc")
     False
     """
+    return digest_all(parts)
+
+
+def digest_all(parts: Iterable[str | bytes]) -> str:
+    """The `digest` of parts that are given one at a time."""
     total = hashlib.sha256()
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -202,6 +236,24 @@ def lock(folder: Path) -> Iterator[None]:
                 "choose another `out`"
             ) from None
         yield
+
+
+def _not_utf8(path: Path, place: int) -> DataError:
+    return DataError(
+        f"{path}: not UTF-8 (byte {place}); convert it, for example with: iconv -f latin1 -t utf-8"
+    )
+
+
+def _wrong_byte(path: Path) -> int:
+    """Place of the first byte that is not UTF-8; a decoder of pieces knows its place in the piece only."""
+    place = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                place += len(line.decode("utf-8").encode("utf-8"))
+            except UnicodeDecodeError as error:
+                return place + error.start
+    return place
 
 
 def _sync_folder(folder: Path) -> None:
