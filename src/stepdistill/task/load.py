@@ -5,24 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from stepdistill.config import DataConfig, check, read_yaml
 from stepdistill.errors import ConfigError, DataError, brief, unknown
-from stepdistill.files import digest
+from stepdistill.files import digest_all
 from stepdistill.records import Demonstration, Example
 from stepdistill.task.answers import AnswerKind
 from stepdistill.task.schema import Split, TaskSpec, template_fields
-from stepdistill.task.sources import Row, column, generate, read_hub, read_rows
+from stepdistill.task.sources import Row, column, generate, iter_rows, open_hub
+from stepdistill.task.stream import Examples, Hashes, Source, check_examples, cut, hide, join, limit
 
 ENVIRONMENT = "STEPDISTILL_DATA"
 """Environment variable with the folder of the data, where `data.root` is not given."""
+
+# Taking a template apart for every row would be a fifth of the time of reading.
+_fields = lru_cache(maxsize=64)(template_fields)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Task:
         """
         text = template or self.spec.input
         values = {}
-        for name in template_fields(text):
+        for name in _fields(text):
             if name == "options" and self.spec.answer.options and not isinstance(row.get(name), str):
                 values[name] = show_options(self.options(row))
             else:
@@ -117,10 +121,13 @@ def load_task(name: str) -> Task:
     return task
 
 
-def load_examples(
+def stream_examples(
     task: Task, data: DataConfig, only: Sequence[Split] = ("train", "validation", "test")
-) -> dict[Split, list[Example]]:
-    """The examples of a task by split, the validation split cut off where the task says so.
+) -> dict[Split, Examples]:
+    """The examples of a task by split, checked here and now in one pass, and read anew whenever wanted.
+
+    The validation split is cut off where the task says so. Memory does not grow with the rows, but for
+    8 bytes a row while they are checked, and the formats that `iter_rows` must read whole.
 
     Raises:
         DataError: a missing file or column, a doubled id, a label that is not one, an empty input.
@@ -130,7 +137,7 @@ def load_examples(
     # The validation split is cut from another one, which is then read for its sake alone.
     cut_from = [spec.validation.from_] if spec.validation and "validation" in only else []
     read = {*only, *cut_from}
-    found: dict[Split, list[Example]] = {name: source.read(name) for name in source.splits if name in read}
+    found: dict[Split, Examples] = {name: source.check(name) for name in source.splits if name in read}
     if spec.validation and "validation" not in found and spec.validation.from_ in found:
         origin = spec.validation.from_
         if spec.validation.n >= len(found[origin]):
@@ -138,24 +145,32 @@ def load_examples(
                 f"{task.spec.name}: {spec.validation.n} examples for validation do not fit into "
                 f"{len(found[origin])} of '{origin}'; lower data.validation.n in the task file"
             )
-        # A generator of its own: the split must be the same whatever the seed of the run is.
-        chosen = random.Random(spec.validation.seed).sample(  # noqa: S311 - no secret
-            range(len(found[origin])), spec.validation.n
-        )
-        kept = set(chosen)
-        found["validation"] = [found[origin][i] for i in sorted(kept)]
-        found[origin] = [e for i, e in enumerate(found[origin]) if i not in kept]
+        found[origin], found["validation"] = cut(found[origin], spec.validation.n, spec.validation.seed)
     limits = data.limit.model_dump()
-    found = {name: examples[: limits[name]] for name, examples in found.items() if name in only}
+    found = {name: limit(examples, limits[name]) for name, examples in found.items() if name in only}
     if data.unlabelled and "train" in found:
-        held_out = {e.text for split in ("validation", "test") for e in found.get(split, ())}
-        found["train"] = found["train"] + [e for e in _unlabelled(data) if e.text not in held_out]
+        splits: tuple[Split, ...] = ("validation", "test")
+        held_out = Hashes(e.text for split in splits for e in found.get(split, ()))
+        found["train"] = join(found["train"], _unlabelled(data, held_out))
     return found
 
 
-def digest_examples(examples: Mapping[Split, Sequence[Example]]) -> str:
-    """Hash of all examples, their order and splits."""
-    return digest(*(repr((name, list(rows))) for name, rows in sorted(examples.items())))
+def load_examples(
+    task: Task, data: DataConfig, only: Sequence[Split] = ("train", "validation", "test")
+) -> dict[Split, list[Example]]:
+    """The examples of `stream_examples` as lists.
+
+    Raises:
+        DataError: a missing file or column, a doubled id, a label that is not one, an empty input.
+    """
+    return {split: list(examples) for split, examples in stream_examples(task, data, only).items()}
+
+
+def digest_examples(examples: Mapping[Split, Iterable[Example]]) -> str:
+    """Hash of all examples, their order and splits; taken one at a time."""
+    return digest_all(
+        chain.from_iterable(chain((name,), map(repr, examples[name])) for name in sorted(examples))
+    )
 
 
 @dataclass(frozen=True)
@@ -167,38 +182,24 @@ class _Source:
     root: Path | None = None
     hub: bool = False
 
-    def read(self, split: Split) -> list[Example]:
+    def check(self, split: Split) -> Examples:
+        spec = self.task.spec
+        return check_examples(
+            self._open(split), lambda row, index: self._example(row, index, split), spec.id is not None
+        )
+
+    def _open(self, split: Split) -> Source:
         spec = self.task.spec.data
         if self.root is not None:
             path = find_file(self.root, self.task.spec.name, self.splits[split])
-            return self._examples(read_rows(path), split, str(path))
+            return Source(str(path), lambda: iter_rows(path), path)
         if self.hub and spec.hub:
-            return self._examples(read_hub(spec.hub, split), split, spec.hub.id)
+            rows = open_hub(spec.hub, split)
+            return Source(spec.hub.id, lambda: rows)
         if spec.generator is None:
             raise DataError(f"{self.task.spec.name}: no rows for '{split}'")
-        return self._examples(generate(spec.generator, split), split, spec.generator.name)
-
-    def _examples(self, rows: Sequence[Row], split: Split, origin: str) -> list[Example]:
-        seen: dict[str, int] = {}
-        examples = []
-        for index, row in enumerate(rows):
-            try:
-                example = self._example(row, index, split)
-            except KeyError as error:
-                raise DataError(
-                    f"{origin}, row {index + 1}: no column '{error.args[0]}'; the row has: "
-                    f"{', '.join(row)}. Name the right one in the task file"
-                ) from None
-            except ValueError as error:
-                raise DataError(f"{origin}, row {index + 1}: {error}") from None
-            if example.id in seen:
-                raise DataError(
-                    f"{origin}: the id {brief(example.id)} stands in rows {seen[example.id] + 1} and "
-                    f"{index + 1}; ids must be unique (or set `id: null` to number the rows)"
-                )
-            seen[example.id] = index
-            examples.append(example)
-        return examples
+        made = generate(spec.generator, split)
+        return Source(spec.generator.name, lambda: made)
 
     def _example(self, row: Row, index: int, split: Split) -> Example:
         spec, hub = self.task.spec, self.task.spec.data.hub if self.hub else None
@@ -268,11 +269,12 @@ def _choose_source(task: Task, data: DataConfig) -> _Source:
     )
 
 
-def _unlabelled(data: DataConfig) -> list[Example]:
+def _unlabelled(data: DataConfig, held_out: Hashes) -> Examples:
     """Extra training inputs out of another task, their gold labels hidden (paper, 4.2)."""
     other = load_task(str(data.unlabelled))
-    found = load_examples(other, DataConfig(root=data.root, source=data.source))
-    return [Example(f"{other.spec.name}:{e.id}", e.text, None, e.options) for e in found.get("train", [])]
+    found = stream_examples(other, DataConfig(root=data.root, source=data.source))
+    extra = found.get("train")
+    return hide(extra, other.spec.name, held_out) if extra else Examples(lambda: iter(()), 0)
 
 
 def _check_demonstrations(task: Task, path: Path) -> None:

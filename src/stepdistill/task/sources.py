@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from stepdistill.errors import DataError, MissingExtraError, brief, unknown
-from stepdistill.files import read_jsonl, read_text
+from stepdistill.files import iter_jsonl, iter_lines, read_text
 from stepdistill.task import claims
 from stepdistill.task.schema import GeneratorSpec, HubSpec, Split
 
 Row = dict[str, Any]
+BATCH = 1024
+"""Rows of a Parquet file that are held at once."""
+BUFFER = 1 << 18
+"""Bytes of each column of a Parquet file that are read at once."""
 
 
-def read_rows(path: Path) -> list[Row]:
+def iter_rows(path: Path) -> Iterator[Row]:
     """Rows of one file or of a folder saved by `datasets`; the name's ending says the format.
+
+    They are read as they are taken: JSON lines and tables a row at a time, Parquet and `datasets` in
+    small batches; a JSON list and XML are read whole.
 
     Raises:
         DataError: no such file, unknown format, malformed content, or no row in it.
@@ -31,18 +37,21 @@ def read_rows(path: Path) -> list[Row]:
         if reader is None:
             raise DataError(f"{path}: " + unknown("file format", path.suffix or path.name, FORMATS))
         rows = reader(path)
-    if not rows:
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
         raise DataError(f"{path}: the file is empty; at least one row is expected")
-    return rows
 
 
-def _read_json(path: Path) -> list[Row]:
+def _read_json(path: Path) -> Iterable[Row]:
     """A JSON list of objects, or JSON lines under the name `.json`, as many data sets are published."""
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
-        return read_jsonl(path)
+    first = next((line for line in iter_lines(path) if line.strip()), "")
+    if not first.lstrip().startswith("["):
+        return iter_jsonl(path)
     try:
-        rows = json.loads(text)
+        rows = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: malformed JSON ({error.msg})") from None
     except ValueError as error:
@@ -52,18 +61,17 @@ def _read_json(path: Path) -> list[Row]:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(f"{path}: item {number} is {brief(row)}; a JSON object is expected")
-    return list(rows)
+    return rows  # type: ignore[no-any-return]
 
 
-def _read_table(delimiter: str) -> Callable[[Path], list[Row]]:
-    def read(path: Path) -> list[Row]:
-        reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+def _read_table(delimiter: str) -> Callable[[Path], Iterable[Row]]:
+    def read(path: Path) -> Iterator[Row]:
+        reader = csv.reader(iter_lines(path, newline=""), delimiter=delimiter, strict=True)
         try:
             header = next(reader, [])
             for name in header:
                 if header.count(name) > 1:
                     raise DataError(f"{path}:1: the column {brief(name)} stands there twice; rename one")
-            rows = []
             for cells in reader:
                 if not cells:
                     continue
@@ -71,15 +79,14 @@ def _read_table(delimiter: str) -> Callable[[Path], list[Row]]:
                     raise DataError(
                         f"{path}:{reader.line_num}: {len(cells)} columns, the header has {len(header)}"
                     )
-                rows.append(dict(zip(header, cells, strict=True)))
+                yield dict(zip(header, cells, strict=True))
         except csv.Error as error:
             raise DataError(f"{path}:{reader.line_num}: malformed table ({error})") from None
-        return rows
 
     return read
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -88,12 +95,15 @@ def _read_parquet(path: Path) -> list[Row]:
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path")
     try:
-        return list(pyarrow.parquet.read_table(path).to_pylist())
+        # Buffered: otherwise a whole row group, often a million rows, is held at once.
+        with pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
+            for batch in file.iter_batches(BATCH, use_threads=False):
+                yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _read_xml(path: Path) -> list[Row]:
+def _read_xml(path: Path) -> Iterable[Row]:
     """ASDiv's form: every element that has an ID is a row of its attributes and children's texts."""
     text = read_text(path)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -109,8 +119,8 @@ def _read_xml(path: Path) -> list[Row]:
     ]
 
 
-FORMATS: dict[str, Callable[[Path], list[Row]]] = {
-    ".jsonl": read_jsonl,
+FORMATS: dict[str, Callable[[Path], Iterable[Row]]] = {
+    ".jsonl": iter_jsonl,
     ".json": _read_json,
     ".csv": _read_table(","),
     ".tsv": _read_table("\t"),
@@ -120,7 +130,7 @@ FORMATS: dict[str, Callable[[Path], list[Row]]] = {
 """Readers by the ending of the file's name."""
 
 
-def _read_folder(path: Path) -> list[Row]:
+def _read_folder(path: Path) -> Iterable[Row]:
     datasets = _datasets(f"reading the folder {path}")
     try:
         found = datasets.load_from_disk(str(path))
@@ -129,11 +139,13 @@ def _read_folder(path: Path) -> list[Row]:
     if isinstance(found, datasets.DatasetDict):
         splits = ", ".join(found)
         raise DataError(f"{path}: holds the splits {splits}; name one, such as {path}/{next(iter(found))}")
-    return list(found)
+    return found  # type: ignore[no-any-return]
 
 
-def read_hub(hub: HubSpec, split: Split) -> list[Row]:
+def open_hub(hub: HubSpec, split: Split) -> Iterable[Row]:
     """Rows of one split of a data set on the Hugging Face hub (or of a local folder of that form).
+
+    They lie in memory-mapped files, so they can be gone through any number of times.
 
     Raises:
         DataError: the data set cannot be reached or has no such split.
@@ -147,7 +159,7 @@ def read_hub(hub: HubSpec, split: Split) -> list[Row]:
             f"{hub.id} (split {hub.splits[split]}): cannot be loaded ({_first_line(error)}); check "
             "the network, or download the files and give their folder as data.root"
         ) from None
-    return list(found)
+    return found  # type: ignore[no-any-return]
 
 
 def generate(spec: GeneratorSpec, split: Split) -> list[Row]:
