@@ -253,6 +253,23 @@ def test_drawing_leaves_the_generator_of_the_process_alone(backend: Callable[...
     assert torch.rand(1) == expected
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_sample": True, "temperature": 50.0},
+        {"num_beams": 4},
+        {"repetition_penalty": 1.9, "no_repeat_ngram_size": 1},
+        {"min_new_tokens": 9, "max_length": 2},
+    ],
+)
+def test_the_decoding_settings_a_model_brings_have_no_effect(
+    backend: Callable[..., LocalBackend], settings: dict[str, Any]
+) -> None:
+    teacher = backend()
+    teacher._model.generation_config = GenerationConfig(**settings)
+    assert texts_of(teacher, asked(*TEXTS)) == texts_of(backend(), asked(*TEXTS))
+
+
 def test_the_smallest_share_of_the_likeliest_words_is_greedy(backend: Callable[..., LocalBackend]) -> None:
     greedy = texts_of(backend(), asked(*TEXTS))
     assert texts_of(backend(), asked(*TEXTS), temperature=1.0, top_p=1e-6) == greedy
