@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 TaskName = Literal["label", "rationale"]
 """The two things a student learns at once: `[label] x -> y` and `[rationale] x -> r` (paper, 3.2)."""
 
-Watcher = Callable[[str, int, int], None]
-"""Told of progress as (what, done, total); `done == total` ends the count."""
+
+class Watcher(Protocol):
+    """Told of progress; `done == total` ends the count. `note` is shown beside it."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
+        """Take notice."""
+        ...
 
 
-def unwatched(what: str, done: int, total: int) -> None:
+def unwatched(what: str, done: int, total: int, note: str = "", /) -> None:
     """Take no notice of progress; the default `Watcher`."""
 
 

@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
-from stepdistill.cli.options import File, Json, Quiet, Set, opened
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepdistill.cli.options import File, Json, Quiet, Set, opened_job
+from stepdistill.errors import ConfigError
+
+Preview = Annotated[
+    int | None,
+    typer.Option("--preview", metavar="N", min=1, help="Show N prompts and the cost; ask nobody."),
+]
+Reparse = Annotated[bool, typer.Option("--reparse", help="Read the stored answers anew; ask nobody.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Salvage what a damaged ledger has; ask nobody.")]
+Export = Annotated[
+    Path | None,
+    typer.Option("--export", metavar="FILE", help="Also write the annotations to a .jsonl or .parquet file."),
+]
 
 
-def annotate(file: File, set_: Set = None, quiet: Quiet = False, json: Json = False) -> None:
-    """Collect the teacher's answers and read them; print how many could be read and why not."""
-    with opened(file, set_, quiet or json) as work:
-        work.annotate()
-        report = work.parse_report()
-    from stepdistill.cli.table import show_parse
+def annotate(
+    file: File,
+    set_: Set = None,
+    preview: Preview = None,
+    reparse: Reparse = False,
+    repair: Repair = False,
+    export: Export = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Have the teacher answer, read its answers; print how many could be read and why not.
 
-    show_parse(report, work.folder.annotations, json)
+    Answers are paid once: started again, it asks only what the ledger has no answer for.
+    """
+    if sum((preview is not None, reparse, repair)) > 1:
+        raise ConfigError("--preview, --reparse and --repair exclude each other; give one")
+    from stepdistill.cli import teaching
+
+    if repair:
+        teaching.repair(file, set_ or [], json)
+        return
+    if export is not None:
+        teaching.check_export(export)
+    with opened_job(file, set_, quiet or json) as job:
+        if preview is not None:
+            teaching.show_preview(job, preview, json)
+            return
+        outcome = job.annotate(ask=not reparse)
+        if export is not None:
+            teaching.export(job, export)
+    teaching.show_outcome(job, outcome, json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from stepdistill.study.job import Job
     from stepdistill.study.run import Run
 
 File = Annotated[Path, typer.Argument(help="Run file (YAML); `stepdistill init` writes one.")]
@@ -32,11 +33,32 @@ def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run
     config = load_run(file, overrides or [])
     with bars(quiet) as watch:
         # Torch is imported here: configuration errors come at once, not after seconds.
-        from stepdistill.files import lock
         from stepdistill.study.run import Run
 
         run = Run(config, watch)
-        _ = run.methods
-        with lock(Path(config.out).expanduser()):
-            run.open()
+        with _held(run):
             yield run
+
+
+@contextlib.contextmanager
+def opened_job(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Job]:
+    """The same without what trains and measures, and so without torch."""
+    from stepdistill.cli.progress import bars
+    from stepdistill.config import load_run
+    from stepdistill.study.job import Job
+
+    config = load_run(file, overrides or [])
+    with bars(quiet) as watch:
+        job = Job(config, watch)
+        with _held(job):
+            yield job
+
+
+@contextlib.contextmanager
+def _held(job: Job) -> Iterator[None]:
+    from stepdistill.files import lock
+
+    _ = job.methods
+    with lock(job.folder.path):
+        job.open()
+        yield

@@ -41,13 +41,14 @@ def bars(quiet: bool) -> Iterator[Watcher]:
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         known: dict[str, TaskID] = {}
 
-        def watch(what: str, done: int, total: int) -> None:
+        def watch(what: str, done: int, total: int, note: str = "", /) -> None:
             if what not in known:
-                known[what] = progress.add_task(what, total=total)
-            progress.update(known[what], completed=done, total=total)
+                known[what] = progress.add_task(what, total=total, note="")
+            progress.update(known[what], completed=done, total=total, note=note)
 
         yield watch

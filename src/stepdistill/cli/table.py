@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from stepdistill.cli.console import console
 from stepdistill.evaluate.scorecards import compare
 from stepdistill.records import RunRecord
 from stepdistill.study.folder import TEACHER
@@ -25,7 +22,7 @@ def show(run: Run, records: Sequence[RunRecord], as_json: bool) -> None:
     if as_json:
         print(json.dumps([{**asdict(r), **times[r.name]} for r in records]))
         return
-    console = _console()
+    out = console()
     title = f"{run.task.spec.name}: accuracy on {records[0].scorecard.n} test examples"
     if run.task.spec.data.generator:
         title += " (SIMULATED letters and teacher)"
@@ -36,32 +33,10 @@ def show(run: Run, records: Sequence[RunRecord], as_json: bool) -> None:
         table.add_column(heading, justify="right")
     for record in records:
         table.add_row(*_cells(record, times[record.name]))
-    console.print(table)
+    out.print(table)
     for line in [*_comparisons(records), *_unread(run)]:
-        console.print(line, soft_wrap=True, highlight=False)
-    console.print(f"Everything is in {run.folder.path}", soft_wrap=True, highlight=False)
-
-
-def show_parse(report: dict[str, Any], path: Path, as_json: bool) -> None:
-    """Print how the teacher's answers were read."""
-    if as_json:
-        print(json.dumps(report))
-        return
-    title = "The teacher's answers"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("split", "examples", "answers", "read", "unread, by reason"):
-        table.add_column(heading)
-    for split, row in report.items():
-        reasons = ", ".join(f"{reason}: {n}" for reason, n in row["unread"].items())
-        table.add_row(split, *(str(row[k]) for k in ("examples", "answers", "read")), reasons)
-    console = _console()
-    console.print(table)
-    console.print(f"Everything is in {path}", soft_wrap=True, highlight=False)
-
-
-def _console() -> Console:
-    # Into a file or pipe there is no width to keep to.
-    return Console() if sys.stdout.isatty() else Console(width=120)
+        out.print(line, soft_wrap=True, highlight=False)
+    out.print(f"Everything is in {run.folder.path}", soft_wrap=True, highlight=False)
 
 
 def _cells(record: RunRecord, cost: dict[str, float | None]) -> list[str]:

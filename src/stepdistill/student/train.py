@@ -20,6 +20,7 @@ from stepdistill.config import TrainConfig
 from stepdistill.errors import StudentError
 from stepdistill.files import need_space, publish, write_json, writing
 from stepdistill.records import Target, Watcher
+from stepdistill.student.card import CARD
 from stepdistill.student.encode import Encoder, Item
 from stepdistill.student.loss import contract
 from stepdistill.student.machine import use_bfloat16, versions
@@ -32,9 +33,6 @@ from stepdistill.student.trainer import (
     last_checkpoint,
     seconds_spent,
 )
-
-CARD = "student.json"
-"""Written last into a student's folder; what `stepdistill predict` needs to know."""
 
 
 @dataclass(frozen=True)

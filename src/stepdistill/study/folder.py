@@ -18,8 +18,8 @@ from stepdistill.config import RunConfig
 from stepdistill.errors import DataError, RunFolderError, brief
 from stepdistill.files import digest, read_jsonl, read_text, replace_rows, write_json, write_text
 from stepdistill.records import RunRecord, Scorecard
+from stepdistill.student.card import CARD
 from stepdistill.student.methods import METHODS
-from stepdistill.student.train import CARD
 from stepdistill.task.schema import TaskSpec
 
 TEACHER = "teacher"
@@ -42,6 +42,16 @@ class RunFolder:
         return self.path / "annotations.jsonl"
 
     @property
+    def left_out(self) -> Path:
+        """Rows of the annotations on which nothing is trained, with the reason."""
+        return self.path / "left_out.jsonl"
+
+    @property
+    def parse_report(self) -> Path:
+        """How the teacher's answers were read."""
+        return self.path / "parse_report.json"
+
+    @property
     def predictions(self) -> Path:
         """Every answer of every predictor on the test split."""
         return self.path / "predictions.jsonl"
@@ -59,6 +69,10 @@ class RunFolder:
     def student(self, name: str) -> Path:
         """Folder of a trained student; it is there only when training has ended."""
         return self.path / "students" / name
+
+    def has_students(self) -> bool:
+        """Whether something is trained, or was begun."""
+        return any((self.path / "students").glob("*/*"))
 
     def students(self) -> list[str]:
         """Names of the trained students."""
@@ -109,7 +123,7 @@ class RunFolder:
 
     def _compare(self, there: dict[str, Any], wanted: dict[str, Any]) -> None:
         keys = [k for k in sorted({*there, *wanted}) if there.get(k) != wanted.get(k)]
-        if not any((self.path / "students").glob("*/*")):
+        if not self.has_students():
             # Nothing is trained yet, so nothing is lost when the training of the same answers is set right.
             keys = [k for k in keys if self.annotations.exists() and not k.startswith(_TRAINING)]
         if keys:

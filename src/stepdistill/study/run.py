@@ -5,56 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from stepdistill.config import RunConfig
 from stepdistill.errors import DataError, RunFolderError
 from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
 from stepdistill.evaluate.scorecards import score
 from stepdistill.files import digest_file
 from stepdistill.records import Example, Prediction, Predictor, RunRecord, Scorecard, Watcher
 from stepdistill.student.machine import versions
-from stepdistill.student.methods import PREFIXES, Method, all_targets, find_method
-from stepdistill.student.model import Student, load_student, new_student, weights_digests
+from stepdistill.student.methods import PREFIXES, Method, all_targets
+from stepdistill.student.model import Student, load_student, new_student
 from stepdistill.student.train import Lesson, forget_work, train
-from stepdistill.study.folder import TEACHER, RunFolder
-from stepdistill.task.load import Task, digest_examples, load_examples, load_task
+from stepdistill.study.folder import TEACHER
+from stepdistill.study.job import Job
+from stepdistill.task.load import digest_examples
 from stepdistill.task.schema import Split
-from stepdistill.teacher.annotate import (
-    Annotations,
-    Asked,
-    annotate,
-    completion_digests,
-    count,
-    read_annotations,
-)
+from stepdistill.teacher.annotate import Outcome
+from stepdistill.teacher.annotations import count
 
 
 @dataclass(frozen=True)
-class Run:
-    """A configuration bound to its folder; each stage reads files, writes files, and is skipped when
-    its files are there."""
-
-    config: RunConfig
-    watch: Watcher
-
-    @cached_property
-    def folder(self) -> RunFolder:
-        """The output folder."""
-        return RunFolder(Path(self.config.out).expanduser())
-
-    @cached_property
-    def task(self) -> Task:
-        """What is asked."""
-        return load_task(self.config.task)
-
-    @cached_property
-    def methods(self) -> list[Method]:
-        """The methods asked for, in order."""
-        return [find_method(name) for name in self.config.methods]
+class Run(Job):
+    """A whole run; each stage reads files, writes files, and is skipped when its files are there."""
 
     @cached_property
     def examples(self) -> Mapping[Split, Sequence[Example]]:
@@ -63,7 +37,7 @@ class Run:
         Raises:
             DataError: nothing to train on, or nothing to measure on.
         """
-        found = load_examples(self.task, self.config.data)
+        found = {split: list(examples) for split, examples in self.streams.items()}
         for split in ("train", "test"):
             if not found.get(split):
                 raise DataError(
@@ -78,38 +52,16 @@ class Run:
                 )
         return found
 
-    @cached_property
-    def annotations(self) -> Annotations:
-        """What was read of the teacher's answers, from its file."""
-        if not self.folder.annotations.exists():
-            raise RunFolderError(
-                f"{self.folder.annotations}: not there yet; run `stepdistill annotate` first"
-            )
-        return read_annotations(self.folder.annotations)
-
     def open(self) -> None:
-        """Check everything that can be checked before any work, and take the folder.
+        """As `Job.open`; a run needs examples to train on and gold labels to measure by, too."""
+        _ = self.methods, self.task.kind, self.examples
+        super().open()
 
-        Raises:
-            StepdistillError: of any kind; no file of the run has been written then.
-        """
-        _ = self.methods, self.task.kind
-        teacher, data = self.config.teacher, self.config.data
-        sources = {
-            "data": digest_examples(self.examples),
-            **completion_digests(self.task, data, teacher),
-            **weights_digests(self.config.student),
-        }
-        self.folder.claim(self.config, self.task.spec, sources)
-
-    def annotate(self) -> None:
-        """Stage 2: the teacher's answers, read, in `annotations.jsonl`."""
+    def annotate(self, ask: bool = True) -> Outcome:
+        """As `Job.annotate`, where that is not done yet."""
         if self.folder.annotations.exists():
-            return
-        with self.folder.clock("annotate"):
-            config = self.config
-            asked = Asked(self.task, self.examples, config.data, config.teacher, config.seed)
-            annotate(asked, self.folder.annotations, self.watch)
+            return Outcome()
+        return super().annotate(ask)
 
     def train(self) -> None:
         """Stage 3: a student for each method, in `students/`."""
@@ -154,7 +106,7 @@ class Run:
 
     def parse_report(self) -> dict[str, Any]:
         """How many of the teacher's answers could be read, and why others could not."""
-        return count(self.annotations, self.examples)
+        return count(self.annotations, self.streams)
 
     def _train(self, method: Method) -> None:
         config, examples = self.config, self.examples["train"]
@@ -216,8 +168,8 @@ class Run:
 
     def _teacher_facts(self) -> dict[str, Any]:
         keys = ("student", "parameters", "n_train", "n_left_out", "validation", "loss", "precision")
-        backend = self.config.teacher.backend
-        return {"labels": backend, "versions": versions(), **dict.fromkeys(keys)}
+        names = " + ".join(str(teacher.model or teacher.backend) for teacher in self.config.asked)
+        return {"labels": names, "versions": versions(), **dict.fromkeys(keys)}
 
     def _use_threads(self) -> None:
         # In every stage: another number of threads is another order of sums.
@@ -225,7 +177,7 @@ class Run:
             torch.set_num_threads(self.config.train.threads)
 
     def _renamed(self, name: str) -> Watcher:
-        return lambda _, done, total: self.watch(f"predict {name}", done, total)
+        return lambda _, done, total, note="", /: self.watch(f"predict {name}", done, total, note)
 
 
 def _student_facts(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,14 @@ FAMILY = {"openai-batch": "openai"}
 
 
 class Keys:
-    """Makes the keys of one teacher; what all prompts share is hashed once."""
+    """Makes the keys of one teacher; what all prompts share is hashed once.
+
+    Attributes:
+        teacher: backend and model, as the ledger notes them for people.
+    """
 
     def __init__(self, teacher: TeacherConfig, sampling: Sampling) -> None:
+        self.teacher = f"{teacher.backend}:{teacher.model}"
         backend = FAMILY.get(teacher.backend, teacher.backend)
         self._is_text = teacher.style == "text"
         start = [1, backend, teacher.model, teacher.api, teacher.style, sampling.temperature, sampling.top_p]

@@ -17,6 +17,8 @@ from stepdistill.teacher.protocol import Ask, Failed, Reply
 
 APPLICATION = 0x53444C47  # "SDLG"
 VERSION = 1
+BATCH = "batch:"
+"""Begins the owner of claims that a batch job holds."""
 MOST = 500
 """Keys in one query; SQLite takes at least 999 parameters."""
 
@@ -129,12 +131,13 @@ class Ledger:
         self._db.executemany("DELETE FROM completions WHERE id = ?", ((row,) for row in rows))
 
     def add(self, teacher: str, max_tokens: int, done: Sequence[tuple[Ask, Reply, int | None]]) -> None:
-        """Store answers with their costs and end their claims."""
-        at = now()
-        rows = [pack(teacher, max_tokens, ask, reply, cost, at) for ask, reply, cost in done]
+        """Store answers with their costs and end their claims; what is there already is not paid again."""
+        at, known = now(), self._known([ask.slot for ask, _, _ in done], max_tokens)
+        new = {one[0].slot: one for one in done if one[0].slot not in known}
+        rows = [pack(teacher, max_tokens, ask, reply, cost, at) for ask, reply, cost in new.values()]
         self._db.executemany(INSERT, rows)
         self._release(ask for ask, _, _ in done)
-        self.charge("paid", sum(cost or 0 for _, _, cost in done))
+        self.charge("paid", sum(cost or 0 for _, _, cost in new.values()))
 
     def fail(self, ask: Ask, failed: Failed, presumed: int) -> None:
         """Note that an ask has no usable answer; its claim ends unless it is tried again."""
@@ -166,7 +169,7 @@ class Ledger:
         """End the claims of processes that are gone, and count what they had on their way as paid."""
         owners = [row[0].decode() for row in self._db.execute("SELECT DISTINCT owner FROM claims")]
         for owner in owners:
-            if owner == self.owner.name or alive(self.path, owner):
+            if owner == self.owner.name or owner.startswith(BATCH) or alive(self.path, owner):
                 continue
             query = "SELECT COALESCE(SUM(bound), 0) FROM claims WHERE owner = ?"
             (bound,) = self._db.execute(query, (owner,)).fetchone()
@@ -185,6 +188,24 @@ class Ledger:
             (reserved,) = self._db.execute("SELECT COALESCE(SUM(bound), 0) FROM claims").fetchone()
         return Money(account["paid"], account["presumed"], reserved)
 
+    def mean_tokens(self, teacher: str) -> float | None:
+        """Tokens that this teacher's answers have had on average; None where there are none."""
+        query = "SELECT AVG(completion_tokens) FROM completions WHERE teacher = CAST(? AS TEXT)"
+        with self._plainly():
+            (mean,) = self._db.execute(query, (raw(teacher),)).fetchone()
+        return None if mean is None else float(mean)
+
+    def entrust(self, batch: str, asks: Sequence[Ask]) -> None:
+        """Hand claims over to a batch job, which lives on when this process ends."""
+        rows = ((f"{BATCH}{batch}", ask.slot, self.owner.name) for ask in asks)
+        self._db.executemany("UPDATE claims SET owner = ? WHERE slot = ? AND owner = ?", rows)
+
+    def entrusted(self, batch: str) -> dict[bytes, int]:
+        """The claims of a batch job: what each slot can cost."""
+        query = "SELECT slot, bound FROM claims WHERE owner = ?"
+        with self._plainly():
+            return dict(self._db.execute(query, (f"{BATCH}{batch}",)))
+
     def batches(self, teacher: str) -> dict[str, str]:
         """Batch jobs that have not been fetched, with what was noted of them."""
         query = "SELECT id, state FROM batches WHERE teacher = ? ORDER BY at, id"
@@ -192,15 +213,25 @@ class Ledger:
             return {i.decode(): state.decode() for i, state in self._db.execute(query, (teacher,))}
 
     def note_batch(self, teacher: str, id_: str, state: str | None) -> None:
-        """Keep, change or (state None) forget a batch job."""
-        with self.transaction():
-            self._db.execute("DELETE FROM batches WHERE id = ?", (id_,))
-            if state is not None:
-                self._db.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (id_, teacher, state, now()))
+        """Keep, change or (state None) forget a batch job and what it claims."""
+        self._db.execute("DELETE FROM batches WHERE id = ?", (id_,))
+        if state is None:
+            self._db.execute("DELETE FROM claims WHERE owner = ?", (f"{BATCH}{id_}",))
+        else:
+            self._db.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (id_, teacher, state, now()))
+
+    def _known(self, slots: Sequence[bytes], max_tokens: int) -> set[bytes]:
+        known: set[bytes] = set()
+        for start in range(0, len(slots), MOST):
+            part = slots[start : start + MOST]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT slot FROM completions WHERE max_tokens = ? AND slot IN ({marks})"  # noqa: S608
+            known.update(row[0] for row in self._db.execute(query, (max_tokens, *part)))
+        return known
 
     def _release(self, asks: Iterable[Ask]) -> None:
-        mine = ((ask.slot, self.owner.name) for ask in asks)
-        self._db.executemany("DELETE FROM claims WHERE slot = ? AND owner = ?", mine)
+        mine = ((ask.slot, self.owner.name, f"{BATCH}%") for ask in asks)
+        self._db.executemany("DELETE FROM claims WHERE slot = ? AND (owner = ? OR owner LIKE ?)", mine)
 
     def _prepare(self) -> None:
         application, version = self._pragma("application_id"), self._pragma("user_version")

@@ -24,10 +24,11 @@ PATIENCE = 0.2
 class Order:
     """What is to be answered, by whom, at what price.
 
-    `prompts` gives (example id, prompt, draw) anew each time that it is called; `total` is how many.
+    `what` names it in the progress; `prompts` gives (example id, prompt, draw) anew each time that it is
+    called; `total` is how many.
     """
 
-    teacher: str
+    what: str
     prompts: Callable[[], Iterable[tuple[str, Prompt, int]]]
     total: int
     keys: Keys
@@ -121,7 +122,7 @@ class Work:
         self._ledger.drop(self._damaged)
         self._damaged.clear()
         if done:
-            self._ledger.add(self.order.teacher, self.sampling.max_tokens, done)
+            self._ledger.add(self.order.keys.teacher, self.sampling.max_tokens, done)
 
     def _account(self, ask: Ask, reply: Reply) -> int | None:
         cost = self.order.price.of(reply, ask.bound) if self.order.price else None
@@ -183,4 +184,5 @@ class Work:
 
     def _report(self) -> None:
         done = self.tally.reused + self.tally.answered + sum(self.tally.failed.values())
-        self.order.watch(f"ask {self.order.teacher}", min(done, self.order.total), self.order.total)
+        spent = dollars(self.tally.cost + self.tally.presumed) if self.order.price else ""
+        self.order.watch(self.order.what, min(done, self.order.total), self.order.total, spent)

@@ -1,0 +1,125 @@
+"""What `stepdistill annotate` shows: prompts and costs before, counts and costs after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from stepdistill.cli.console import console, plain
+from stepdistill.config import load_run
+from stepdistill.errors import ConfigError, RunFolderError, unknown
+from stepdistill.records import unwatched
+from stepdistill.study.job import Job
+from stepdistill.teacher.annotate import Outcome
+from stepdistill.teacher.export import FORMATS, export_annotations
+from stepdistill.teacher.preview import Preview, preview
+from stepdistill.teacher.prices import dollars
+
+
+def show_preview(job: Job, n: int, as_json: bool) -> None:
+    """Print the first prompts exactly as they would be sent, and what all would cost."""
+    found = preview(job.asked, n)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    for one in found:
+        for example_id, prompt, tokens in one.prompts:
+            about = "" if one.exact else "about "
+            print(plain(f"=== {example_id}, to {one.teacher}, {about}{tokens:,} tokens"))
+            for message in prompt.messages:
+                print(f"--- {message.role}\n{plain(message.content)}")
+        print(_estimate(one))
+
+
+def show_outcome(job: Job, outcome: Outcome, as_json: bool) -> None:
+    """Print what was asked, read and paid."""
+    tally = outcome.tally
+    if as_json:
+        money = asdict(outcome.money) if outcome.money else None
+        print(json.dumps({**outcome.report, "asked": asdict(tally), "money": money}))
+        return
+    out = console()
+    out.print(_parse_table(outcome.report))
+    for line in _lines(job, outcome):
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def repair(file: Path, overrides: list[str], as_json: bool) -> None:
+    """Salvage the ledger of a run file."""
+    from stepdistill.teacher.salvage import salvage
+
+    job = Job(load_run(file, overrides), unwatched)
+    found = salvage(job.ledger)
+    print(json.dumps(asdict(found)) if as_json else found)
+
+
+def check_export(path: Path) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        ConfigError: an unknown format. RunFolderError: the file is there already.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--export {path}: " + unknown("format", path.suffix or path.name, FORMATS))
+    if path.exists():
+        raise RunFolderError(f"--export {path}: is there already; delete it or give another name")
+
+
+def export(job: Job, path: Path) -> None:
+    """Write the annotations beside their inputs to a file."""
+    export_annotations(job.folder.annotations, job.asked, path)
+
+
+def _estimate(one: Preview) -> str:
+    line = f"{one.asks:,} prompts to ask of {one.teacher}, {one.reused:,} answered in the ledger"
+    line += f"; about {one.tokens:,} tokens in all prompts to ask"
+    if one.about is None or one.most is None:
+        return f"{line}; no price is known for this model: give teacher.price to see the cost"
+    return f"{line}; cost about {dollars(one.about)}, at most {dollars(one.most)}"
+
+
+def _lines(job: Job, outcome: Outcome) -> list[str]:
+    tally, lines = outcome.tally, []
+    if tally.answered or tally.reused or tally.failed:
+        slow = f", {tally.slowed:,} refused for haste" if tally.slowed else ""
+        lines.append(
+            f"{tally.answered:,} answers asked ({tally.attempts:,} requests{slow}), {tally.reused:,} taken "
+            f"from the ledger; {tally.prompt_tokens:,} tokens read and {tally.completion_tokens:,} written"
+        )
+    if outcome.money and (outcome.money.total or tally.cost):
+        unsure = f", up to {dollars(tally.presumed)} more for requests whose fate is unknown"
+        lines.append(
+            f"This run has cost {dollars(tally.cost)}{unsure if tally.presumed else ''}; the whole ledger "
+            f"{dollars(outcome.money.paid + outcome.money.presumed)}"
+        )
+    if tally.failed:
+        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in tally.failed.items())
+        lines.append(f"Without an answer ({reasons}); run the same command to ask again")
+    lines.append(f"Everything is in {job.folder.path}")
+    return lines
+
+
+def _parse_table(report: dict[str, Any]) -> Table:
+    title = "The teacher's answers"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("split", "examples", "answers", "read", "by rule (right of those with gold)", "unread"):
+        table.add_column(heading)
+    for split, row in report.items():
+        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in row["unread"].items())
+        numbers = (f"{row[key]:,}" for key in ("examples", "answers", "read"))
+        table.add_row(split, *numbers, _rules(row), reasons)
+    return table
+
+
+def _rules(row: dict[str, Any]) -> str:
+    parts = []
+    for rule, n in row["rules"].items():
+        judged = row.get("accuracy", {}).get(rule)
+        right = f" ({100 * judged['right'] / judged['n']:.1f} %)" if judged and judged["n"] else ""
+        parts.append(f"{rule}: {n:,}{right}")
+    return ", ".join(parts)
