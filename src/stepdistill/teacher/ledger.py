@@ -136,7 +136,7 @@ class Ledger:
         new = {one[0].slot: one for one in done if one[0].slot not in known}
         rows = [pack(teacher, max_tokens, ask, reply, cost, at) for ask, reply, cost in new.values()]
         self._db.executemany(INSERT, rows)
-        self._release(ask for ask, _, _ in done)
+        self.release(ask for ask, _, _ in done)
         self.charge("paid", sum(cost or 0 for _, _, cost in new.values()))
 
     def fail(self, ask: Ask, failed: Failed, presumed: int) -> None:
@@ -147,7 +147,7 @@ class Ledger:
             "VALUES (?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?)",
             values,
         )
-        self._release([ask])
+        self.release([ask])
         self.charge("presumed", presumed)
 
     def claims(self, slots: Sequence[bytes]) -> dict[bytes, str]:
@@ -220,6 +220,27 @@ class Ledger:
         else:
             self._db.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (id_, teacher, state, now()))
 
+    def stranded(self, but: str | None) -> tuple[str, int] | None:
+        """The teacher of a batch job and its number of claims, where to wait for claims is in vain.
+
+        So it is where batch jobs hold all claims, and the processes that their states begin with are
+        gone; but not where there are jobs of the teacher `but`, who fetches them itself.
+        """
+        query = (
+            "SELECT COUNT(*), b.teacher, SUBSTR(b.state, 1, 16) FROM claims c "
+            "LEFT JOIN batches b ON c.owner = 'batch:' || b.id GROUP BY c.owner"
+        )
+        found = None
+        with self._plainly():
+            for number, teacher, name in self._db.execute(query).fetchall():
+                if name is None or teacher.decode() == but or self._works(name.decode()):
+                    return None
+                found = (teacher.decode(), number)
+        return found
+
+    def _works(self, owner: str) -> bool:
+        return owner != self.owner.name and alive(self.path, owner)
+
     def _known(self, slots: Sequence[bytes], max_tokens: int) -> set[bytes]:
         known: set[bytes] = set()
         for start in range(0, len(slots), MOST):
@@ -229,7 +250,8 @@ class Ledger:
             known.update(row[0] for row in self._db.execute(query, (max_tokens, *part)))
         return known
 
-    def _release(self, asks: Iterable[Ask]) -> None:
+    def release(self, asks: Iterable[Ask]) -> None:
+        """End the claims on asks that this process or a batch job holds."""
         mine = ((ask.slot, self.owner.name, f"{BATCH}%") for ask in asks)
         self._db.executemany("DELETE FROM claims WHERE slot = ? AND (owner = ? OR owner LIKE ?)", mine)
 

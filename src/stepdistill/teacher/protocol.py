@@ -111,7 +111,10 @@ Result = Reply | Failed
 
 @dataclass
 class Tally:
-    """What has happened so far in this process, for progress and the summary."""
+    """What has happened so far in this process, for progress and the summary.
+
+    `strays` are lines of a batch job's results that nobody asked for or that cannot be read.
+    """
 
     reused: int = 0
     answered: int = 0
@@ -122,6 +125,7 @@ class Tally:
     completion_tokens: int = 0
     cost: int = 0
     presumed: int = 0
+    strays: int = 0
 
 
 class Work(Protocol):
@@ -132,6 +136,34 @@ class Work(Protocol):
 
     def exchange(self, results: Sequence[tuple[Ask, Result]], want: int) -> list[Ask]:
         """Store results and take up to `want` further asks, in one durable transaction."""
+        ...
+
+    def take(self, batch: str, state: str, want: int) -> list[Ask]:
+        """As `exchange`, for a batch job: it is noted, and given the claims, in the same transaction."""
+        ...
+
+    def give_back(self, asks: Sequence[Ask]) -> None:
+        """Asks that were not sent after all; they come first the next time."""
+        ...
+
+    def batches(self) -> dict[str, str]:
+        """Batch jobs for this process to fetch, with their states: its own, and those nobody waits for."""
+        ...
+
+    def note_batch(self, batch: str, state: str) -> None:
+        """Keep what is known of a batch job, durably; this process waits for it."""
+        ...
+
+    def entrusted(self, batch: str) -> dict[bytes, int]:
+        """The slots of a batch job that have no result yet, and what each can cost."""
+        ...
+
+    def bring(self, results: Sequence[tuple[Ask, Result]], max_tokens: int, over: str | None = None) -> None:
+        """Store results of a batch job, whose limit of tokens may have been another, in one transaction.
+
+        What has to be asked again is looked for in the order once more, so the asks need no prompt.
+        `over` is the job, if it is to be forgotten with this.
+        """
         ...
 
     @property

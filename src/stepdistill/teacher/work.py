@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from stepdistill.errors import BudgetError
+from stepdistill.errors import BudgetError, TeacherError
 from stepdistill.records import Watcher
 from stepdistill.teacher.key import Keys
 from stepdistill.teacher.ledger import Ledger
+from stepdistill.teacher.owner import alive
 from stepdistill.teacher.prices import NANO, Price, about_tokens, dollars
 from stepdistill.teacher.protocol import Ask, Prompt, Reply, Result, Sampling, Tally
 
@@ -52,11 +53,14 @@ class Work:
         self._damaged: set[int] = set()
         self._elsewhere = False
         self._ended = False
+        self._anew = False
+        self._batch: tuple[str, str] | None = None
+        self._before = (tally.reused, tally.answered)
 
     @property
     def finished(self) -> bool:
         """Whether all is answered, or given up."""
-        return self._ended and not (self._held or self._flying or self._elsewhere)
+        return self._ended and not (self._held or self._flying or self._elsewhere or self._anew)
 
     def exchange(self, results: Sequence[tuple[Ask, Result]], want: int) -> list[Ask]:
         """Store results and take up to `want` further asks, in one durable transaction.
@@ -72,7 +76,7 @@ class Work:
         granted: list[Ask] = []
         if results or fresh or self._held:
             with self._ledger.transaction():
-                self._store(results)
+                self._store(results, self.sampling.max_tokens)
                 if want:
                     granted = self._claim([*self._held.values(), *fresh], want)
         self._report()
@@ -80,9 +84,65 @@ class Work:
             self._wait()
         return granted
 
+    def take(self, batch: str, state: str, want: int) -> list[Ask]:
+        """As `exchange`, for a batch job: it is noted, and given the claims, in the same transaction."""
+        self._batch = (batch, state)
+        try:
+            return self.exchange((), want)
+        finally:
+            self._batch = None
+
+    def give_back(self, asks: Sequence[Ask]) -> None:
+        """Asks that were not sent after all; they come first the next time."""
+        with self._ledger.transaction():
+            self._ledger.release(asks)
+        self._flying.difference_update(ask.slot for ask in asks)
+        self._held |= {ask.slot: ask for ask in asks}
+
+    def batches(self) -> dict[str, str]:
+        """Batch jobs for this process to fetch, with their states: its own, and those nobody waits for."""
+        ledger, found = self._ledger, {}
+        with ledger.transaction():
+            for batch, text in ledger.batches(self._place).items():
+                watcher, _, state = text.partition("\n")
+                if watcher == ledger.owner.name or not alive(ledger.path, watcher):
+                    found[batch] = state
+                    self._note(batch, state)
+        return found
+
+    def note_batch(self, batch: str, state: str) -> None:
+        """Keep what is known of a batch job, durably; this process waits for it."""
+        with self._ledger.transaction():
+            self._note(batch, state)
+
+    def entrusted(self, batch: str) -> dict[bytes, int]:
+        """The slots of a batch job that have no result yet, and what each can cost."""
+        return self._ledger.entrusted(batch)
+
+    def bring(self, results: Sequence[tuple[Ask, Result]], max_tokens: int, over: str | None = None) -> None:
+        """Store results of a batch job, whose limit of tokens may have been another, in one transaction.
+
+        What has to be asked again is looked for in the order once more, so the asks need no prompt.
+        `over` is the job, if it is to be forgotten with this.
+        """
+        with self._ledger.transaction():
+            self._store(results, max_tokens, bare=True)
+            if over is not None:
+                self._ledger.note_batch(self._place, over, None)
+        self._report()
+
+    @property
+    def _place(self) -> str:
+        return f"{self.order.keys.teacher} {self.order.keys.place}"
+
+    def _note(self, batch: str, state: str) -> None:
+        self._ledger.note_batch(self._place, batch, f"{self._ledger.owner.name}\n{state}")
+
     def _pull(self, want: int) -> list[Ask]:
         """Further asks that the ledger cannot answer, without a look at claims and money."""
-        found: list[Ask] = []
+        found: dict[bytes, Ask] = {}
+        if self._anew:
+            self._restart()
         while len(found) < want and not self._ended:
             rows = list(islice(self._source, CHUNK))
             if not rows:
@@ -95,26 +155,30 @@ class Work:
             answered, damaged = self._ledger.find(list(asks), self.sampling.max_tokens)
             self._damaged.update(damaged)
             self.tally.reused += len(answered) + len(rows) - len(asks)
-            known = (answered, self._hopeless, self._flying, self._held)
-            found += [self._priced(ask) for slot, ask in asks.items() if not any(slot in k for k in known)]
-        return found
+            known = (answered, self._hopeless, self._flying, self._held, found)
+            new = (ask for slot, ask in asks.items() if not any(slot in k for k in known))
+            found |= {ask.slot: self._priced(ask) for ask in new}
+        return list(found.values())
 
     def _priced(self, ask: Ask) -> Ask:
         price, most = self.order.price, self.sampling.max_tokens
         bound = price.bound(ask.prompt, most) if price else 0
         return Ask(ask.slot, ask.prompt, ask.draw, ask.example_id, bound, about_tokens(ask.prompt) + most)
 
-    def _store(self, results: Sequence[tuple[Ask, Result]]) -> None:
+    def _store(self, results: Sequence[tuple[Ask, Result]], max_tokens: int, bare: bool = False) -> None:
         done: list[tuple[Ask, Reply, int | None]] = []
         for ask, result in results:
-            self._flying.discard(ask.slot)
             if isinstance(result, Reply):
                 done.append((ask, result, self._account(ask, result)))
+                self._flying.discard(ask.slot)
                 continue
+            self._flying.discard(ask.slot)
             presumed = ask.bound if result.maybe_paid else 0
             self._ledger.fail(ask, result, presumed)
             self.tally.presumed += presumed
-            if result.again:
+            if result.again and bare:
+                self._anew = True
+            elif result.again:
                 self._held[ask.slot] = ask
             else:
                 self._hopeless.add(ask.slot)
@@ -122,11 +186,12 @@ class Work:
         self._ledger.drop(self._damaged)
         self._damaged.clear()
         if done:
-            self._ledger.add(self.order.keys.teacher, self.sampling.max_tokens, done)
+            self._ledger.add(self.order.keys.teacher, max_tokens, done)
 
     def _account(self, ask: Ask, reply: Reply) -> int | None:
         cost = self.order.price.of(reply, ask.bound) if self.order.price else None
-        self.tally.answered += 1
+        if ask.slot in self._flying:  # else an earlier process asked, and we shall find it in the ledger
+            self.tally.answered += 1
         self.tally.cost += cost or 0
         self.tally.prompt_tokens += reply.prompt_tokens or 0
         self.tally.completion_tokens += reply.completion_tokens or 0
@@ -154,6 +219,9 @@ class Work:
                 left = None if left is None else left - ask.bound
         self._held = held
         self._ledger.claim(granted)
+        if granted and self._batch is not None:
+            self._note(*self._batch)
+            self._ledger.entrust(self._batch[0], granted)
         self._flying.update(ask.slot for ask in granted)
         return granted
 
@@ -161,16 +229,25 @@ class Work:
         """Nothing could be taken: because of money, or because another process is at it."""
         if self._flying:
             return
+        if stranded := self._ledger.stranded(self._place if self._batch else None):
+            raise TeacherError(
+                f"{stranded[1]:,} requests are in a batch of {stranded[0]} that no process waits for; run "
+                "the file that submitted it (openai-batch, this model and address) to fetch it first"
+            )
         if self._held:
             money = self._ledger.money()
             if not money.reserved:
                 raise BudgetError(self._too_dear(money.paid, money.presumed))
         elif self._ended and self._elsewhere:
-            # The whole way again: what the other process has answered by now is found in the ledger.
-            self._elsewhere = self._ended = False
-            self._source = iter(self.order.prompts())
-            self.tally.reused = -self.tally.answered  # our own answers will be found again, too
+            self._restart()
         time.sleep(PATIENCE)
+
+    def _restart(self) -> None:
+        """The whole way again: what others have answered by now is found in the ledger."""
+        self._elsewhere = self._ended = self._anew = False
+        self._source = iter(self.order.prompts())
+        reused, answered = self._before
+        self.tally.reused = reused - (self.tally.answered - answered)  # our own will be found again, too
 
     def _too_dear(self, paid: int, presumed: int) -> str:
         unsure = f", and up to {dollars(presumed)} for requests whose fate is unknown" if presumed else ""
