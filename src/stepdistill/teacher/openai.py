@@ -6,6 +6,7 @@ import json
 import ssl
 import time
 import zlib
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,7 +18,7 @@ from stepdistill.teacher.pace import retry_after
 from stepdistill.teacher.protocol import Message, Prompt, Reply, Sampling, Work
 from stepdistill.teacher.refusal import RefusalError
 from stepdistill.teacher.scheduler import Scheduler
-from stepdistill.teacher.secret import find_key
+from stepdistill.teacher.secret import Secret, find_key
 
 MOST_BYTES = 8 << 20
 """A reply that is longer is no answer to a prompt; it is not read to its end."""
@@ -29,7 +30,8 @@ PERMANENT = {
     405: "the endpoint does not take such requests",
 }
 TRANSIENT = (408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529)
-_PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+JSON = {"Content-Type": "application/json"}
+PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
 class OpenAIBackend:
@@ -50,26 +52,13 @@ class OpenAIEndpoint:
     def __init__(self, teacher: TeacherConfig, sampling: Sampling) -> None:
         self._teacher = teacher
         self._key = find_key(teacher)
-        self._url = address(teacher.base_url, _PATHS[teacher.api])
+        self._url = address(teacher.base_url, PATHS[teacher.api])
         self._body = Body(teacher, sampling)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Open the session: no proxy or netrc of the environment, no cookies, no compression."""
-        seconds = self._teacher.limits.timeout_seconds
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=min(10.0, seconds)),
-            headers={
-                **self._key.headers(self._teacher.key_header),
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": "stepdistill",
-            },
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-        )
+        """Open the session."""
+        self._session = open_session(self._teacher, self._key, JSON)
 
     async def close(self) -> None:
         """Close the session."""
@@ -89,34 +78,16 @@ class OpenAIEndpoint:
             async with self._session.post(
                 self._url, data=self._body.of(prompt), allow_redirects=False
             ) as response:
-                raw = await _read(response)
+                raw = await read_body(response)
                 headers = response.headers
                 status = response.status
         except RefusalError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a transport raises, its text holds the key
-            raise _broken(error) from None
+            raise broken(error) from None
         if status != 200:
-            raise self._refused(status, headers, raw)
-        return _reply(raw, self._teacher, time.monotonic() - start)
-
-    def _refused(self, status: int, headers: Any, raw: bytes) -> RefusalError:
-        said, code = _error_words(raw)
-        detail = self._key.hide(f"{status}{f' ({said})' if said else ''}")
-        wait = retry_after(headers)
-        if status == 429:
-            if code == "insufficient_quota":
-                return RefusalError("the account's quota is used up", detail, fatal=True)
-            return RefusalError("too many requests", detail, wait, haste=True)
-        if status in PERMANENT:
-            variable = self._teacher.key_variable
-            where = f"{self._url} says {detail}" + (f"; the key is from {variable}" if variable else "")
-            return RefusalError(PERMANENT[status], where, fatal=True)
-        if 300 <= status < 400:
-            return RefusalError("the endpoint redirects, which is not followed", self._url, fatal=True)
-        if status in TRANSIENT or status >= 500:
-            return RefusalError("server error", detail, wait)
-        return RefusalError("refused by the server", detail, hopeless=True)
+            raise refused(self._teacher, self._key, self._url, status, headers, raw)
+        return read_reply(raw, self._teacher, time.monotonic() - start)
 
 
 class Body:
@@ -155,6 +126,46 @@ class Body:
         return b"".join(json.dumps(message.content)[1:-1].encode() for message in messages)
 
 
+def open_session(teacher: TeacherConfig, key: Secret, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    """A session with the key: no proxy or netrc of the environment, no cookies, no compression."""
+    seconds = teacher.limits.timeout_seconds
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=min(10.0, seconds)),
+        headers={
+            **key.headers(teacher.key_header),
+            **headers,
+            "Accept-Encoding": "identity",
+            "User-Agent": "stepdistill",
+        },
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
+def refused(
+    teacher: TeacherConfig, key: Secret, url: str, status: int, headers: Mapping[str, str], raw: bytes
+) -> RefusalError:
+    """What a status other than 200 means."""
+    said, code = _error_words(raw)
+    detail = key.hide(f"{status}{f' ({said})' if said else ''}")
+    wait = retry_after(headers)
+    if status == 429:
+        if code == "insufficient_quota":
+            return RefusalError("the account's quota is used up", detail, fatal=True)
+        return RefusalError("too many requests", detail, wait, haste=True)
+    if status in PERMANENT:
+        variable = teacher.key_variable
+        where = f"{url} says {detail}" + (f"; the key is from {variable}" if variable else "")
+        return RefusalError(PERMANENT[status], where, fatal=True)
+    if 300 <= status < 400:
+        return RefusalError("the endpoint redirects, which is not followed", url, fatal=True)
+    if status in TRANSIENT or status >= 500:
+        return RefusalError("server error", detail, wait)
+    return RefusalError("refused by the server", detail, hopeless=True)
+
+
 def address(base_url: str, path: str) -> str:
     """The address of a path below a base URL; a query (Azure's api-version) stays behind it.
 
@@ -169,7 +180,7 @@ def _messages(messages: tuple[Message, ...]) -> bytes:
     return ", ".join(json.dumps({"role": m.role, "content": m.content}) for m in messages).encode()
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
     """The body, bounded, and unpacked where a server compresses it all the same."""
     pieces, size = [], 0
     async for piece in response.content.iter_any():
@@ -193,7 +204,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return plain
 
 
-def _reply(raw: bytes, teacher: TeacherConfig, seconds: float) -> Reply:
+def read_reply(raw: bytes, teacher: TeacherConfig, seconds: float) -> Reply:
     """The answer in a body; anything that is not exactly one is refused, never guessed."""
     try:
         body = json.loads(raw)
@@ -238,7 +249,7 @@ def _error_words(raw: bytes) -> tuple[str, str]:
     return " ".join(str(words).split())[:200], code
 
 
-def _broken(error: Exception) -> RefusalError:
+def broken(error: Exception) -> RefusalError:
     """A transport's error in our own words; its own are not safe to show."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return RefusalError("no connection", "no answer to the attempt to connect")
