@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from stepdistill.errors import StudentError
 from stepdistill.records import Target, TaskName
+from stepdistill.weights import Family
 
-Family = Literal["encoder-decoder", "causal"]
 Batch = dict[str, dict[str, Tensor]]
 """Model inputs by task; the rationale task is absent where no example of the batch has one."""
 

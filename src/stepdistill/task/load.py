@@ -18,7 +18,7 @@ from stepdistill.errors import ConfigError, DataError, brief, unknown
 from stepdistill.files import digest_all
 from stepdistill.records import Demonstration, Example
 from stepdistill.task.answers import AnswerKind
-from stepdistill.task.schema import Split, TaskSpec, template_fields
+from stepdistill.task.schema import DemonstrationSpec, Split, TaskSpec, template_fields
 from stepdistill.task.sources import Row, column, generate, iter_rows, open_hub
 from stepdistill.task.stream import Examples, Hashes, Source, check_examples, cut, hide, join, limit
 
@@ -76,11 +76,14 @@ class Task:
         return tuple(str(option) for option in found)
 
     def demonstrations(self) -> tuple[Demonstration, ...]:
-        """The prompt triplets, rendered as examples are."""
-        return tuple(
-            Demonstration(self.render(d.row), d.rationale.strip(), d.label, self.options(d.row))
-            for d in self.spec.demonstrations
-        )
+        """The prompt triplets, rendered as examples are, with their labels in canonical form."""
+        return tuple(self._demonstration(spec) for spec in self.spec.demonstrations)
+
+    def _demonstration(self, spec: DemonstrationSpec) -> Demonstration:
+        # A task file may give a label by its code or letter; a prompt with "0" in it would teach that.
+        options = self.options(spec.row)
+        label = self.kind.gold(spec.label, options)
+        return Demonstration(self.render(spec.row), spec.rationale.strip(), label, options)
 
     def show(self, rationale: str, label: str, options: Sequence[str] = ()) -> str:
         """A completion as the task asks for it: rationale, marker, label."""

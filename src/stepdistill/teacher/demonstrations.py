@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from stepdistill.config import DemonstrationConfig
 from stepdistill.errors import ConfigError, MissingExtraError
@@ -63,7 +62,7 @@ def choose(task: Task, config: DemonstrationConfig, seed: int) -> Choice:
         ConfigError: the task has none, or fewer than n, or is not of a kind that can be balanced.
         MissingExtraError: `nearest` without scikit-learn.
     """
-    pool = _canonical(task)
+    pool = list(task.demonstrations())
     if not pool:
         raise ConfigError(
             f"{task.spec.name}: the task has no demonstrations to show in a prompt; add some to the task "
@@ -80,11 +79,6 @@ def choose(task: Task, config: DemonstrationConfig, seed: int) -> Choice:
         return Choice(_balanced(task, pool, config.n, seed), None)
     n = config.n or min(len(pool), OWN_CHOICE)
     return Choice(pool, _at_random(n, seed) if config.choose == "random" else _nearest(pool, n))
-
-
-def _canonical(task: Task) -> list[Demonstration]:
-    # A task file may give a label by its code or letter; a prompt with "0" in it would teach that.
-    return [replace(d, label=task.kind.gold(d.label, d.options)) for d in task.demonstrations()]
 
 
 def _balanced(task: Task, pool: Sequence[Demonstration], n: int | None, seed: int) -> list[Demonstration]:

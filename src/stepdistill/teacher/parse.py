@@ -64,7 +64,7 @@ class _Found:
 def _find(text: str, task: Task, options: Sequence[str], limited: bool) -> _Found:
     if not text:
         return _Found("", unread("empty completion"))
-    marks = list(_marker(task.spec.answer.marker).finditer(text))
+    marks = list(marker_pattern(task.spec.answer.marker).finditer(text))
     if marks:
         rest = text[marks[-1].end() :].strip()
         reading, marked_up = _read_behind(rest, task, options)
@@ -243,6 +243,7 @@ def _run_on(template: str) -> re.Pattern[str]:
 
 
 @cache
-def _marker(marker: str) -> re.Pattern[str]:
+def marker_pattern(marker: str) -> re.Pattern[str]:
+    """Where a marker stands, whatever its case and spacing."""
     words = r"\s+".join(re.escape(word) for word in marker.split())
     return re.compile(rf"{words}\s*:?", re.IGNORECASE)

@@ -9,7 +9,7 @@ from stepdistill.errors import ConfigError, TeacherError, brief
 from stepdistill.records import Demonstration, Example
 from stepdistill.task.load import Task
 from stepdistill.teacher.demonstrations import Choice, choose
-from stepdistill.teacher.parse import _marker, cut_run_on
+from stepdistill.teacher.parse import cut_run_on, marker_pattern
 from stepdistill.teacher.protocol import Message, Prompt
 
 THINK = "Let's think step by step."
@@ -94,7 +94,7 @@ class Prompter:
         The marker stands once before the answer, whether or not the answer repeats it. Run-ons of
         both are cut, as an invented question behind the reasoning would hide the answer.
         """
-        parts = [part.strip() for part in _marker(self._marker).split(self._cut(answer))]
+        parts = [part.strip() for part in marker_pattern(self._marker).split(self._cut(answer))]
         said = [part for part in parts if part] or [""]
         # A text is continued with the answer, then often repeats itself; a chat may open with "Sure!".
         last = said[0] if self._text else said[-1]
