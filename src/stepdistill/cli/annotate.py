@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stepdistill.cli.options import File, Json, Quiet, Set, opened_job
+from stepdistill.cli.options import File, Json, Quiet, Set, looked_at, opened_job
 from stepdistill.errors import ConfigError
 
 Preview = Annotated[
@@ -45,10 +45,10 @@ def annotate(
         return
     if export is not None:
         teaching.check_export(export)
-    with opened_job(file, set_, quiet or json) as job:
-        if preview is not None:
-            teaching.show_preview(job, preview, json)
-            return
+    if preview is not None:
+        teaching.show_preview(looked_at(file, set_), preview, json)
+        return
+    with opened_job(file, set_, quiet or json, anew=reparse) as job:
         outcome = job.annotate(ask=not reparse)
         if export is not None:
             teaching.export(job, export)

@@ -41,8 +41,8 @@ def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run
 
 
 @contextlib.contextmanager
-def opened_job(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Job]:
-    """The same without what trains and measures, and so without torch."""
+def opened_job(file: Path, overrides: list[str] | None, quiet: bool, anew: bool = False) -> Iterator[Job]:
+    """The same without what trains and measures, and so without torch; `anew` as in `Job.open`."""
     from stepdistill.cli.progress import bars
     from stepdistill.config import load_run
     from stepdistill.study.job import Job
@@ -50,15 +50,26 @@ def opened_job(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator
     config = load_run(file, overrides or [])
     with bars(quiet) as watch:
         job = Job(config, watch)
-        with _held(job):
+        with _held(job, anew):
             yield job
 
 
+def looked_at(file: Path, overrides: list[str] | None) -> Job:
+    """The job of a file, checked; its folder is neither held nor written to."""
+    from stepdistill.config import load_run
+    from stepdistill.records import unwatched
+    from stepdistill.study.job import Job
+
+    job = Job(load_run(file, overrides or []), unwatched)
+    job.check()
+    return job
+
+
 @contextlib.contextmanager
-def _held(job: Job) -> Iterator[None]:
+def _held(job: Job, anew: bool = False) -> Iterator[None]:
     from stepdistill.files import lock
 
     _ = job.methods
     with lock(job.folder.path):
-        job.open()
+        job.open(anew)
         yield

@@ -77,7 +77,7 @@ def _unread(run: Run) -> list[str]:
         return []
     reasons = ", ".join(f"{reason}: {n}" for reason, n in report["unread"].items())
     total = sum(report["unread"].values())
-    return [f"{total} of {report['answers']} teacher's answers on train could not be read ({reasons})"]
+    return [f"{total} of {report['answers']} teacher's answers on train are left out ({reasons})"]
 
 
 def size(parameters: int) -> str:

@@ -77,6 +77,8 @@ def export(job: Job, path: Path) -> None:
 
 def _estimate(one: Preview) -> str:
     line = f"{one.asks:,} prompts to ask of {one.teacher}, {one.reused:,} answered in the ledger"
+    if one.further:
+        line += f"; then at most {one.further:,} in a second stage"
     line += f"; about {one.tokens:,} tokens in all prompts to ask"
     if one.about is None or one.most is None:
         return f"{line}; no price is known for this model: give teacher.price to see the cost"
@@ -100,6 +102,8 @@ def _lines(job: Job, outcome: Outcome) -> list[str]:
     if tally.failed:
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in tally.failed.items())
         lines.append(f"Without an answer ({reasons}); run the same command to ask again")
+    if outcome.kept:
+        lines.append("Students have been trained on these answers: nothing was asked and nothing changed")
     lines.append(f"Everything is in {job.folder.path}")
     return lines
 

@@ -28,6 +28,8 @@ ORDER = (TEACHER, *METHODS)
 """Predictors in the order of their lines in the run's files."""
 _TRAINING = ("student.", "train.", "(weights")
 """Keys on which the teacher's answers do not depend."""
+_READING = ("annotate.", "(task file)")
+"""Keys that say how stored answers are read; `annotate --reparse` reads them anew."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,17 @@ class RunFolder:
         except ValueError as error:
             raise DataError(f"{path}: malformed JSON ({error}); train again") from None
 
-    def claim(self, config: RunConfig, task: TaskSpec, sources: Mapping[str, str]) -> None:
+    def claim(
+        self, config: RunConfig, task: TaskSpec, sources: Mapping[str, str], anew: bool = False
+    ) -> None:
         """Take the folder for this run, or find that it is this run's already.
 
         Args:
             config: what the run is to do.
             task: the task file.
             sources: hashes of what is read (data, completions, weights) by name.
+            anew: the answers are going to be read anew: annotations that were read in another way
+                are deleted, and can be made again from the ledger.
 
         Raises:
             RunFolderError: it holds a run of another configuration, task or data, or other files.
@@ -111,7 +117,7 @@ class RunFolder:
         if mark.exists():
             for torn in self.path.glob(".*.tmp"):
                 torn.unlink()
-            self._compare(json.loads(read_text(mark)), wanted)
+            self._compare(json.loads(read_text(mark)), wanted, anew)
         elif any(not p.name.startswith(".") for p in self.path.glob("*")):
             raise RunFolderError(f"{self.path}: the folder holds files and no run; choose another `out`")
         # The mark first: a folder with files and no mark is taken for somebody else's.
@@ -121,18 +127,25 @@ class RunFolder:
     def _note(self, config: RunConfig) -> None:
         write_text(self.path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
 
-    def _compare(self, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def _compare(self, there: dict[str, Any], wanted: dict[str, Any], anew: bool) -> None:
         keys = [k for k in sorted({*there, *wanted}) if there.get(k) != wanted.get(k)]
+        reading = False
         if not self.has_students():
             # Nothing is trained yet, so nothing is lost when the training of the same answers is set right.
             keys = [k for k in keys if self.annotations.exists() and not k.startswith(_TRAINING)]
+            reading = all(k.startswith(_READING) for k in keys)
+            if anew and keys and reading:
+                # Before the new mark is written: were reading to fail, they would pass for the new run's.
+                self.annotations.unlink()
+                return
         if keys:
             first = keys[0]
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            again = ", or read the stored answers anew with `annotate --reparse`" if reading else ""
             raise RunFolderError(
                 f"{self.path}: holds a run of another configuration ({first} is "
                 f"{brief(there.get(first))} there and {brief(wanted.get(first))} here{more}); choose "
-                f"another `out`, or delete the folder"
+                f"another `out`, or delete the folder{again}"
             )
 
     def records(self) -> dict[str, RunRecord]:

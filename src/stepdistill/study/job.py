@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from stepdistill import weights
 from stepdistill.config import RunConfig
 from stepdistill.errors import DataError, RunFolderError
+from stepdistill.files import read_text
 from stepdistill.records import Watcher
 from stepdistill.student.methods import Method, find_method
 from stepdistill.study.folder import RunFolder
@@ -17,7 +20,7 @@ from stepdistill.task.load import Task, digest_examples, load_task, stream_examp
 from stepdistill.task.schema import Split
 from stepdistill.task.stream import Examples
 from stepdistill.teacher.annotate import Asked, Files, Outcome, annotate
-from stepdistill.teacher.annotations import Annotations, read_annotations
+from stepdistill.teacher.annotations import Annotations, count, read_annotations
 from stepdistill.teacher.ready import completion_digests
 
 LEDGER = "ledger.sqlite"
@@ -70,31 +73,46 @@ class Job:
         """What the annotation works on."""
         return Asked(self.task, self.streams, self.config, self.ledger)
 
-    def open(self) -> None:
-        """Check everything that can be checked before any work, and take the folder.
+    def check(self) -> None:
+        """Check what can be checked without the folder.
 
         Raises:
-            StepdistillError: of any kind; no file of the run has been written then.
+            StepdistillError: of any kind.
         """
         _ = self.methods, self.task.kind
         if not self.asked.total:
             raise DataError(f"{self.task.spec.name}: no example in {', '.join(self.config.annotate.splits)}")
+
+    def open(self, anew: bool = False) -> None:
+        """Check everything that can be checked before any work, and take the folder.
+
+        Args:
+            anew: stored answers are going to be read anew, also in another way than before.
+
+        Raises:
+            StepdistillError: of any kind; no file of the run has been written then.
+        """
+        self.check()
         sources = {"data": digest_examples(self.streams)}
         for number, teacher in enumerate(self.config.asked):
             mark = f" of teacher {number}" if number else ""
             found = completion_digests(self.task, self.config.data, teacher)
             sources |= {f"{name}{mark}": value for name, value in found.items()}
         sources |= weights.digests(self.config.student.model, "student.model")
-        self.folder.claim(self.config, self.task.spec, sources)
+        self.folder.claim(self.config, self.task.spec, sources, anew)
 
     def annotate(self, ask: bool = True) -> Outcome:
         """Stage 2: the teacher's answers, read, in `annotations.jsonl`.
 
+        Where a student has been trained on them they stay as they are: only their report is given.
+
         Raises:
-            RunFolderError: a student has been trained on the annotations that are there.
+            RunFolderError: they are to be read anew (`ask` False), and a student has been trained on them.
             StepdistillError: as `teacher.annotate.annotate`.
         """
         folder = self.folder
+        if folder.has_students() and ask and folder.annotations.exists():
+            return Outcome(report=self.reported(), kept=True)
         if folder.has_students():
             raise RunFolderError(
                 f"{folder.path}: a student has been trained on the annotations that are there; choose "
@@ -103,3 +121,13 @@ class Job:
         with folder.clock("annotate"):
             files = Files(folder.annotations, folder.left_out, folder.parse_report)
             return annotate(self.asked, files, self.watch, ask)
+
+    def reported(self) -> dict[str, Any]:
+        """The parse report in the folder."""
+        path = self.folder.parse_report
+        if not path.exists():
+            return count(self.annotations, self.streams)
+        try:
+            return dict(json.loads(read_text(path)))
+        except ValueError as error:
+            raise DataError(f"{path}: malformed JSON ({error}); delete it and start again") from None

@@ -52,10 +52,10 @@ class Run(Job):
                 )
         return found
 
-    def open(self) -> None:
-        """As `Job.open`; a run needs examples to train on and gold labels to measure by, too."""
+    def check(self) -> None:
+        """As `Job.check`; a run needs examples to train on and gold labels to measure by, too."""
         _ = self.methods, self.task.kind, self.examples
-        super().open()
+        super().check()
 
     def annotate(self, ask: bool = True) -> Outcome:
         """As `Job.annotate`, where that is not done yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -51,11 +52,15 @@ class Asked:
 
 @dataclass
 class Outcome:
-    """What an annotation has come to: what happened, what was read, what the ledger holds."""
+    """What an annotation has come to: what happened, what was read, what the ledger holds.
+
+    `kept`: nothing was done, since a student has been trained on the annotations that are there.
+    """
 
     tally: Tally = field(default_factory=Tally)
     report: dict[str, Any] = field(default_factory=dict)
     money: Money | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def annotate(asked: Asked, files: Files, watch: Watcher, ask: bool = True) -> Ou
                 continue
             ledger = ledger or stack.enter_context(Ledger(asked.ledger))
             teachers.append(AskedTeacher(asked.task, config, asked.config.seed, ledger))
+        _tell_apart(teachers)
         for teacher in teachers:
             if ask and isinstance(teacher, AskedTeacher):
                 most = asked.config.annotate.max_cost_usd
@@ -105,6 +111,15 @@ def annotate(asked: Asked, files: Files, watch: Watcher, ask: bool = True) -> Ou
         _write(asked, teachers, files, outcome, watch)
         outcome.money = ledger.money() if ledger else None
     return outcome
+
+
+def _tell_apart(teachers: Sequence[Teacher]) -> None:
+    """Number the later ones of one name: one model, prompted in two ways, is two teachers that vote."""
+    seen: Counter[str] = Counter()
+    for teacher in teachers:
+        seen[teacher.name] += 1
+        if (number := seen[teacher.name]) > 1:
+            teacher.name = f"{teacher.name} ({number})"
 
 
 def _write(asked: Asked, teachers: Sequence[Teacher], files: Files, outcome: Outcome, watch: Watcher) -> None:

@@ -55,7 +55,7 @@ class AskedTeacher:
         price = need_price(self.teacher, max_cost_usd)
         most = None if max_cost_usd is None else round(max_cost_usd * NANO)
         backend: Backend | None = None
-        for name, stage in self._stages():
+        for name, stage in self.stages():
             backend = backend or BACKENDS[self.teacher.backend](self.teacher, self.sampling, self._seed)
             prompts = partial(_prompts, stage, examples)
             total_draws = total * self.teacher.draws
@@ -112,7 +112,7 @@ class AskedTeacher:
 
     def _hinted(self, pair: Pair) -> list[Heard]:
         split, example = pair
-        if self.teacher.prompt != "hinted" or split != "train" or example.label is None:
+        if not self._is_hintable(split, example):
             return []
         (entry,) = self.find([(self.prompter.explain(example), 0)])
         return [self._hear(example, _completion(example, entry), hinted=True)] if entry else []
@@ -132,7 +132,8 @@ class AskedTeacher:
     def _reads(self, example: Example, completion: Completion) -> bool:
         return isinstance(parse(completion, self._task, example.options), Annotation)
 
-    def _stages(self) -> list[tuple[str, Stage]]:
+    def stages(self) -> list[tuple[str, Stage]]:
+        """What is asked in turn, by name; a second stage goes by the stored answers of the first."""
         further: dict[str, list[tuple[str, Stage]]] = {
             "few-shot": [],
             "zero-shot": [("conclude", self._conclusions)],
@@ -147,6 +148,18 @@ class AskedTeacher:
             for draw in range(self.teacher.draws):
                 yield example.id, prompt, draw
 
+    def later(self, pairs: Sequence[Pair]) -> Iterator[Prompt]:
+        """What a second stage asks at most about examples that the first has no answers for yet."""
+        for split, example in pairs:
+            if self.teacher.prompt == "zero-shot":
+                yield from [self.prompter.conclude(example, "")] * self.teacher.draws
+            elif self._is_hintable(split, example):
+                yield self.prompter.explain(example)
+
+    def _is_hintable(self, split: Split, example: Example) -> bool:
+        """Whether the gold label may be told: never of what the student is measured on."""
+        return self.teacher.prompt == "hinted" and split == "train" and example.label is not None
+
     def _conclusions(self, pairs: Sequence[Pair]) -> Iterator[tuple[str, Prompt, int]]:
         """The second stage of zero-shot, for reasoning that does not end in an answer by itself."""
         for (_, example), row in zip(pairs, self._first_answers(pairs), strict=True):
@@ -155,8 +168,8 @@ class AskedTeacher:
                     yield example.id, self.prompter.conclude(example, entry.text), entry.draw
 
     def _hints(self, pairs: Sequence[Pair]) -> Iterator[tuple[str, Prompt, int]]:
-        """Prompts with the gold label for training examples that the teacher got wrong; never for test."""
-        mine = [(split, e) for split, e in pairs if split == "train" and e.label is not None]
+        """Prompts with the gold label for training examples that the teacher got wrong."""
+        mine = [pair for pair in pairs if self._is_hintable(*pair)]
         for (_, example), row in zip(mine, self._first_answers(mine), strict=True):
             voted = self._vote(example, row)
             if voted is None:

@@ -9,9 +9,9 @@ from itertools import islice
 from stepdistill.config import TeacherConfig
 from stepdistill.errors import ConfigError
 from stepdistill.teacher.annotate import Asked
-from stepdistill.teacher.asked import AskedTeacher, chunks
+from stepdistill.teacher.asked import AskedTeacher, Pair, chunks
 from stepdistill.teacher.ledger import Ledger
-from stepdistill.teacher.prices import about_tokens, price_of
+from stepdistill.teacher.prices import Price, about_tokens, price_of
 from stepdistill.teacher.protocol import Prompt, Reply
 
 
@@ -20,10 +20,11 @@ class Preview:
     """What one teacher would be asked.
 
     Attributes:
-        prompts: the first ones: (example id, prompt, tokens).
+        prompts: the first stage's prompts of the first examples: (example id, prompt, tokens).
         exact: whether tokens are counted by the model's tokenizer, not estimated.
         asks: requests of the first stage that the ledger has no answer for; `reused` are answered.
-        tokens: of those requests' prompts, estimated.
+        further: requests of a second stage, at most: which of them are made depends on the answers.
+        tokens: of all those requests' prompts, estimated.
         about: estimated cost in billionths of a US dollar, if answers are as long as those in the
             ledger (or half of `max_tokens`); None where no price is known. `most` is the upper bound.
     """
@@ -33,13 +34,14 @@ class Preview:
     prompts: list[tuple[str, Prompt, int]] = field(default_factory=list)
     asks: int = 0
     reused: int = 0
+    further: int = 0
     tokens: int = 0
     about: int | None = None
     most: int | None = None
 
 
 def preview(asked: Asked, n: int) -> list[Preview]:
-    """What every teacher that is prompted would be asked; shows the first `n` prompts of each.
+    """What every teacher that is prompted would be asked; shows the prompts of the first `n` examples.
 
     Raises:
         ConfigError: no teacher of the run is prompted.
@@ -52,34 +54,68 @@ def preview(asked: Asked, n: int) -> list[Preview]:
         return [_preview(asked, config, ledger, n) for config in teachers]
 
 
+def _preview(asked: Asked, config: TeacherConfig, ledger: Ledger, n: int) -> Preview:
+    teacher = AskedTeacher(asked.task, config, asked.config.seed, ledger)
+    found = Preview(teacher.name, exact=config.backend in ("local", "vllm"))
+    count = _counter(config) if found.exact else about_tokens
+    for _, example in islice(asked.stream(), n):
+        prompt = teacher.prompter.ask(example)
+        found.prompts.append((example.id, prompt, count(prompt)))
+    written = round(ledger.mean_tokens(teacher.keys.teacher) or config.max_tokens // 2)
+    bill = _Bill(found, price_of(config), written, config.max_tokens)
+    if bill.price:
+        found.about = found.most = 0
+    for part in chunks(asked.stream()):
+        _add(bill, teacher, part)
+    return found
+
+
+@dataclass
+class _Bill:
+    """Adds requests to a preview."""
+
+    found: Preview
+    price: Price | None
+    written: int
+    max_tokens: int
+
+    def add(self, prompt: Prompt, reasons: int = 0, most_reasons: int = 0) -> None:
+        """A request whose prompt repeats so many tokens of an answer that is not there yet, and at most."""
+        found, tokens = self.found, about_tokens(prompt) + reasons
+        found.tokens += tokens
+        if self.price:
+            cost = self.price.of(Reply("", "stop", "", tokens, self.written), 0)
+            found.about = (found.about or 0) + cost
+            most = self.price.bound(prompt, self.max_tokens) + round(most_reasons * self.price.input)
+            found.most = (found.most or 0) + most
+
+
+def _add(bill: _Bill, teacher: AskedTeacher, part: list[Pair]) -> None:
+    wanted = [(prompt, draw) for _, prompt, draw in teacher.first(part)]
+    entries = teacher.find(wanted)
+    for (prompt, _), entry in zip(wanted, entries, strict=True):
+        if entry is None:
+            bill.found.asks += 1
+            bill.add(prompt)
+        else:
+            bill.found.reused += 1
+    for _, stage in teacher.stages()[1:]:
+        then = [(prompt, draw) for _, prompt, draw in stage(part)]
+        for (prompt, _), entry in zip(then, teacher.find(then), strict=True):
+            if entry is None:
+                bill.found.further += 1
+                bill.add(prompt)
+    draws = teacher.teacher.draws
+    open_ = [pair for i, pair in enumerate(part) if None in entries[i * draws : (i + 1) * draws]]
+    repeats = teacher.teacher.prompt == "zero-shot"
+    for prompt in teacher.later(open_):
+        bill.found.further += 1
+        bill.add(prompt, repeats * bill.written, repeats * bill.max_tokens)
+
+
 def _counter(config: TeacherConfig) -> Callable[[Prompt], int]:
     """Counts with the model's own tokenizer; the weights are not loaded for it."""
     from stepdistill.teacher.tokens import Tokens
 
     tokens = Tokens(config)
     return lambda prompt: len(tokens.encode(prompt))
-
-
-def _preview(asked: Asked, config: TeacherConfig, ledger: Ledger, n: int) -> Preview:
-    teacher = AskedTeacher(asked.task, config, asked.config.seed, ledger)
-    found = Preview(teacher.name, exact=config.backend in ("local", "vllm"))
-    count = _counter(config) if found.exact else about_tokens
-    for example_id, prompt, _ in islice(teacher.first(list(islice(asked.stream(), n))), n):
-        found.prompts.append((example_id, prompt, count(prompt)))
-    price, written = price_of(config), ledger.mean_tokens(teacher.keys.teacher) or config.max_tokens // 2
-    about = most = 0
-    for part in chunks(asked.stream()):
-        wanted = [(prompt, draw) for _, prompt, draw in teacher.first(part)]
-        for (prompt, _), entry in zip(wanted, teacher.find(wanted), strict=True):
-            if entry is not None:
-                found.reused += 1
-                continue
-            tokens = about_tokens(prompt)
-            found.asks += 1
-            found.tokens += tokens
-            if price:
-                about += price.of(Reply("", "stop", "", tokens, round(written)), 0)
-                most += price.bound(prompt, config.max_tokens)
-    if price:
-        found.about, found.most = about, most
-    return found
