@@ -98,7 +98,9 @@ def test_a_file_that_is_not_utf8_is_named_with_the_way_out(cli: Any, mine: Path)
 
 
 def test_no_readable_answer_leaves_nothing_to_distill(cli: Any, mine: Path) -> None:
-    (mine / "answers.jsonl").write_text("\n".join(line.replace("So the", "The") for line in ANSWERS))
+    (mine / "answers.jsonl").write_text(
+        "\n".join(line.replace("So the answer is", "It seems") for line in ANSWERS)
+    )
     called = cli("run", mine / "run.yaml", "--quiet", "--set", "methods=[distill]")
     is_one_line(called, "distill: no training example is left of 8", "8 answers could be read")
 

@@ -48,7 +48,7 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         ("train: {epoch: 3}", ["'train.epoch'", "did you mean 'epochs'", "batch_size"]),
         ("train: {lambda_: 1.0}", ["'train.lambda_'", "did you mean 'lambda'"]),
         ("data: {limit: {trian: 3}}", ["'data.limit.trian'", "did you mean 'train'"]),
-        ("zzz: 1", ["unknown key 'zzz'", "Allowed: data, methods, out, seed, student, task"]),
+        ("zzz: 1", ["unknown key 'zzz'", "Allowed: annotate, data, methods, out, seed, student, task"]),
         ("teacher: {completions: {tran: a}}", ["teacher.completions", "'tran'", "did you mean 'train'"]),
         ("1: 2", ["1: Keys should be strings"]),
         ("train: {epochs: many}", ["train.epochs", "integer", "'many'"]),
@@ -64,7 +64,8 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         ("train: {lambda: -1}", ["train.lambda", "greater than or equal to 0"]),
         ("train: {batch_size: 16, micro_batch_size: 5}", ["batch_size 16 is not a multiple of 5"]),
         ("train: {precision: bf16}", ["train.precision", "'bf16'", "did you mean 'bfloat16'", "float32"]),
-        ("teacher: {backend: openai}", ["teacher.backend", "'openai'", "recorded, simulated"]),
+        ("teacher: {backend: opnai}", ["teacher.backend", "'opnai'", "did you mean 'openai'", "recorded"]),
+        ("teacher: {backend: openai}", ["teacher", "'openai'", "needs `model`"]),
         # A defect when written: the line break came through.
         ('teacher: {backend: "re\\ncorded"}', ["teacher.backend", "did you mean 'recorded'"]),
         ("teacher: {error_rate: 1.5}", ["teacher.error_rate", "less than or equal to 1"]),

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import annotate_into, asked_of
 
-from stepdistill.config import DataConfig, TeacherConfig
+from stepdistill.config import DataConfig
 from stepdistill.files import read_jsonl
-from stepdistill.records import Annotation, unwatched
+from stepdistill.records import Annotation
 from stepdistill.task.load import Task, load_examples, load_task
-from stepdistill.teacher.annotate import Asked, annotate, count, read_annotations
+from stepdistill.teacher.annotations import count, read_annotations
 
 Measure = Callable[[str, str | None], tuple[dict[str, int], dict[str, Any]]]
 
@@ -27,8 +28,8 @@ def measure(real_data: Path, tmp_path: Path) -> Measure:
         task = Task(spec.model_copy(update={"answer": spec.answer.model_copy(update={"read": rule})}))
         data = DataConfig(root=str(real_data))
         examples = load_examples(task, data)
-        annotate(Asked(task, examples, data, TeacherConfig(), 0), tmp_path / "a.jsonl", unwatched)
-        read = read_annotations(tmp_path / "a.jsonl")
+        annotate_into(tmp_path, asked_of(task, examples, data=data))
+        read = read_annotations(tmp_path / "annotations.jsonl")
         right = Counter(
             split
             for split, rows in examples.items()
@@ -73,7 +74,7 @@ def test_rationales_hold_nothing_of_the_question_that_the_teacher_invents(
 ) -> None:
     task, data = load_task("cqa"), DataConfig(root=str(real_data))
     examples = load_examples(task, data, only=("test",))
-    annotate(Asked(task, examples, data, TeacherConfig(), 0), tmp_path / "a.jsonl", unwatched)
-    rows = read_jsonl(tmp_path / "a.jsonl")
+    annotate_into(tmp_path, asked_of(task, examples, data=data))
+    rows = read_jsonl(tmp_path / "annotations.jsonl")
     assert all("\n\nQ" in row["completion"] for row in rows)
     assert not [row for row in rows if row["rationale"] and "\n" in row["rationale"]]

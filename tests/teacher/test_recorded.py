@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import annotate_into, asked_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepdistill.config import DataConfig, TeacherConfig
 from stepdistill.errors import DataError, StepdistillError, TeacherError
 from stepdistill.files import read_jsonl
-from stepdistill.records import Annotation, Completion, Example, Unparsed, unwatched
+from stepdistill.records import Annotation, Completion, Example, Unparsed
 from stepdistill.task.load import Task, load_examples
 from stepdistill.task.schema import Split, TaskSpec
-from stepdistill.teacher.annotate import Asked, annotate, count, read_annotations
+from stepdistill.teacher.annotations import count, read_annotations
 from stepdistill.teacher.parse import parse
 
 IDS = ("a", "b", "c")
@@ -72,7 +73,7 @@ def annotated(place: Path) -> Callable[..., Any]:
         data = DataConfig.model_validate({"limit": {"train": limit}})
         teacher = TeacherConfig(completions={"train": str(place / name)})
         examples = load_examples(asked_task, data)
-        annotate(Asked(asked_task, examples, data, teacher, 0), place / "annotations.jsonl", unwatched)
+        annotate_into(place, asked_of(asked_task, examples, teacher, data))
         return read_annotations(place / "annotations.jsonl")
 
     return annotator
@@ -183,9 +184,9 @@ def test_completions_that_do_not_fit_are_refused_in_one_line(
 
 def test_a_task_without_known_completions_asks_for_them(place: Path) -> None:
     task = own(place)
-    asked = Asked(task, load_examples(task, DataConfig()), DataConfig(), TeacherConfig(), 0)
+    asked = asked_of(task, load_examples(task, DataConfig()))
     with pytest.raises(TeacherError, match=r"own: no recorded completions .*teacher\.completions: \{train"):
-        annotate(asked, place / "annotations.jsonl", unwatched)
+        annotate_into(place, asked)
 
 
 def test_examples_without_an_answer_are_left_out_and_strange_ids_ignored(
@@ -228,7 +229,7 @@ def test_completions_are_kept_verbatim_and_read_as_parsing_reads_them(
     teacher = TeacherConfig(completions={"train": str(folder / "x.jsonl")})
     splits: dict[Split, list[Example]] = {"train": examples}
     data = DataConfig(root=str(folder))
-    annotate(Asked(task, splits, data, teacher, 0), folder / "annotations.jsonl", unwatched)
+    annotate_into(folder, asked_of(task, splits, teacher, data))
     written = read_jsonl(folder / "annotations.jsonl")
     assert [row["completion"] for row in written] == words
     found = read_annotations(folder / "annotations.jsonl")
@@ -251,6 +252,6 @@ def test_progress_is_told_to_the_end(place: Path) -> None:
     (place / "x.jsonl").write_text(ROWS)
     task, told = own(place), []
     teacher = TeacherConfig(completions={"train": str(place / "x.jsonl")})
-    asked = Asked(task, load_examples(task, DataConfig()), DataConfig(), teacher, 0)
-    annotate(asked, place / "annotations.jsonl", lambda *event: told.append(event))
-    assert told == [("annotate train", done, 3) for done in (1, 2, 3)]
+    asked = asked_of(task, load_examples(task, DataConfig()), teacher)
+    annotate_into(place, asked, lambda *event: told.append(event))
+    assert told == [("read", 3, 3)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stepdistill.records import Annotation, Example, Unparsed
 from stepdistill.task.schema import Split
-from stepdistill.teacher.annotate import Annotations, count
+from stepdistill.teacher.annotations import Annotations, count
 from stepdistill.teacher.report import SAMPLE_LENGTH, SAMPLES, ParseReport
 
 reads = st.one_of(

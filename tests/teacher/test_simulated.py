@@ -6,13 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from asking import annotate_into, asked_of
 
 from stepdistill.config import DataConfig, TeacherConfig
 from stepdistill.errors import ConfigError, TeacherError
-from stepdistill.records import Annotation, Completion, Example, unwatched
+from stepdistill.records import Annotation, Completion, Example
 from stepdistill.task import claims
 from stepdistill.task.load import Task, load_examples, load_task
-from stepdistill.teacher.annotate import Asked, annotate, read_annotations
+from stepdistill.teacher.annotations import read_annotations
 from stepdistill.teacher.parse import parse
 from stepdistill.teacher.simulated import ScriptedTeacher, simulated_teacher
 
@@ -121,8 +122,7 @@ def test_a_simulated_run_annotates_every_example_of_every_split(task: Task, tmp_
     small = generator_of(task, train=20, validation=5, test=7)
     data = DataConfig.model_validate({"limit": {"train": 10}})
     found = load_examples(small, data)
-    asked_for = Asked(small, found, data, TeacherConfig(backend="simulated"), 0)
-    annotate(asked_for, tmp_path / "annotations.jsonl", unwatched)
+    annotate_into(tmp_path, asked_of(small, found, TeacherConfig(backend="simulated"), data))
     read = read_annotations(tmp_path / "annotations.jsonl")
     assert {split: len(rows) for split, rows in read.items()} == {"train": 10, "validation": 5, "test": 7}
     assert all(list(rows) == [e.id for e in found[split]] for split, rows in read.items())
