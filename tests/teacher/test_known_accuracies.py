@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import annotate_into, asked_of
+from annotating import annotate_into, asked_of
 
 from stepdistill.config import DataConfig
 from stepdistill.files import read_jsonl

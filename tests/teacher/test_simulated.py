@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from asking import annotate_into, asked_of
+from annotating import annotate_into, asked_of
 
 from stepdistill.config import DataConfig, TeacherConfig
 from stepdistill.errors import ConfigError, TeacherError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,23 @@ def read_annotations(path: Path) -> Annotations:
         DataError: no such file, or a malformed line.
     """
     found: Annotations = {}
+    for row in iter_rows(path):
+        found.setdefault(row["split"], {})[row["id"]] = _read(row)
+    return found
+
+
+def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `annotations.jsonl` as they stand, one at a time.
+
+    Raises:
+        DataError: no such file, or a malformed line.
+    """
     for number, row in enumerate(iter_jsonl(path), start=1):
         missing = [key for key in _NEEDED if key not in row]
         if missing:
             what = f"{path}, row {number}: no {', '.join(missing)}"
             raise DataError(f"{what}; run `stepdistill annotate` again")
-        found.setdefault(row["split"], {})[row["id"]] = _read(row)
-    return found
+        yield row
 
 
 def _read(row: Mapping[str, Any]) -> Annotation | Unparsed:

@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stepdistill.errors import MissingExtraError
-from stepdistill.files import iter_jsonl, write_jsonl, writing
+from stepdistill.errors import DataError, MissingExtraError, brief
+from stepdistill.files import write_jsonl, writing
 from stepdistill.teacher.annotate import Asked
+from stepdistill.teacher.annotations import iter_rows
 
 Rows = Iterable[dict[str, Any]]
 BATCH = 1024
@@ -30,7 +31,7 @@ def export_annotations(annotations: Path, asked: Asked, path: Path) -> None:
 
 def _rows(annotations: Path, asked: Asked) -> Iterator[dict[str, Any]]:
     """Both files are in the order of the examples; they are joined by split and id."""
-    found = iter_jsonl(annotations)
+    found = iter_rows(annotations)
     row = next(found, None)
     for split, example in asked.stream():
         if row is None or (row["split"], row["id"]) != (split, example.id):
@@ -48,10 +49,13 @@ def _rows(annotations: Path, asked: Asked) -> Iterator[dict[str, Any]]:
             "unread": row["unread"],
             "left_out": row.get("left_out"),
             "hinted": row.get("hinted", False),
-            "completion": row["completion"],
-            "model": row["model"],
+            "completion": row.get("completion"),
+            "model": row.get("model"),
         }
         row = next(found, None)
+    if row is not None:
+        what = f"{annotations}: the row of {brief(row['id'])} in '{row['split']}' belongs to no example, or"
+        raise DataError(f"{what} stands in another order than the data; run `stepdistill annotate` again")
 
 
 def _parquet(path: Path, rows: Rows) -> None:
