@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
+from stepdistill.files import writing
 from stepdistill.teacher.batch_files import BatchFiles
 from stepdistill.teacher.protocol import Ask, Failed, Prompt, Result, Work
 from stepdistill.teacher.refusal import RefusalError
@@ -42,6 +46,16 @@ class State:
         return State(**json.loads(text))
 
 
+@dataclass
+class Survey:
+    """What a file of results holds: what is said under each id, and ids under which two things are."""
+
+    known: dict[str, bytes] = field(default_factory=dict)
+    doubtful: set[str] = field(default_factory=set)
+    strays: int = 0
+    unreadable: int = 0
+
+
 class Fetch:
     """Stores the results of one batch that is over; each joins its request by `custom_id` alone.
 
@@ -54,8 +68,7 @@ class Fetch:
         self._work, self._name, self._state, self._tries, self._files = work, name, state, tries, files
         self.open = work.entrusted(name)
         self.answers = 0
-        self._strays = 0
-        self._known: set[str] = set()
+        self._arrived = 0
 
     async def all_of(self, found: dict[str, Any]) -> None:
         """Store all that a batch has brought; what it has not brought is to be asked again."""
@@ -65,10 +78,9 @@ class Fetch:
         output, errors = found.get("output_file_id"), found.get("error_file_id")
         if isinstance(output, str):
             await self._file(output, completed)
-        arrived = len(self._known)
+        arrived = self._arrived
         if isinstance(errors, str):
             await self._file(errors, 0)
-        self._work.tally.strays += self._strays
         status = str(found.get("status"))
         paid = status in ("completed", "gone") or arrived < completed
         reason = "missing in the batch's results" if paid else f"batch {status}"
@@ -85,43 +97,59 @@ class Fetch:
         return self._files.hide(f"{status} ({' '.join(str(words).split())[:200]})" if words else status)
 
     async def _file(self, file_id: str, expected: int) -> None:
-        for number in itertools.count():
-            try:
-                strays, unreadable = await self._once(file_id)
-                # Cut short, it would look like missing rows, and they would be paid for again.
-                if number or not (unreadable or len(self._known) < expected):
-                    self._strays += strays + unreadable
-                    return
-                refusal = RefusalError("malformed reply", "a file of results is not whole")
-            except RefusalError as error:
-                refusal = error
-            await self._files.rest(refusal, number)
+        """Fetch a file as a whole before anything of it counts: a later line may contradict an earlier."""
+        with writing(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+            for number in itertools.count():
+                file.seek(0)
+                file.truncate()
+                try:
+                    survey = await self._survey(file_id, file)
+                    # Cut short, it would look like missing rows, and they would be paid for again.
+                    if number or not (survey.unreadable or len(survey.known) < expected):
+                        break
+                    refusal = RefusalError("malformed reply", "a file of results is not whole")
+                except RefusalError as error:
+                    refusal = error
+                await self._files.rest(refusal, number)
+            self._work.tally.strays += survey.strays + survey.unreadable
+            self._arrived += len(survey.known)
+            file.seek(0)
+            self._store(file, survey)
 
-    async def _once(self, file_id: str) -> tuple[int, int]:
-        """Read a file to its end; returns how many lines nobody asked for, and how many are unreadable."""
-        strays = unreadable = 0
+    async def _survey(self, file_id: str, file: IO[bytes]) -> Survey:
+        survey = Survey()
+        async for line in self._files.lines(file_id):
+            row = _row(line)
+            if row is None:
+                survey.unreadable += 1
+                continue
+            custom_id = row.get("custom_id")
+            if not isinstance(custom_id, str) or custom_id not in self._state.rows:
+                survey.strays += 1
+                continue
+            said = _essence(row)
+            if survey.known.setdefault(custom_id, said) != said:
+                survey.doubtful.add(custom_id)
+            file.write(line + b"\n")
+        return survey
+
+    def _store(self, file: IO[bytes], survey: Survey) -> None:
         results: list[tuple[Ask, Result]] = []
-        try:
-            async for line in self._files.lines(file_id):
-                row = _row(line)
-                if row is None:
-                    unreadable += 1
-                    continue
-                custom_id = row.get("custom_id")
-                if not isinstance(custom_id, str) or custom_id not in self._state.rows:
-                    strays += 1
-                    continue
-                self._known.add(custom_id)
-                slot = bytes.fromhex(custom_id)
-                if slot in self.open:  # else it is the second line of that id, or one stored before a crash
-                    results.append((self._ask(slot), self._result(slot, row)))
-                    del self.open[slot]
-                if len(results) >= BLOCK:
-                    done, results = results, []
-                    self._work.bring(done, self._state.max_tokens)
-        finally:
-            self._work.bring(results, self._state.max_tokens)
-        return strays, unreadable
+        for line in file:
+            row = json.loads(line)
+            slot = bytes.fromhex(row["custom_id"])
+            if slot not in self.open:  # the second line of that id, or one stored before a crash
+                continue
+            if row["custom_id"] in survey.doubtful:
+                result: Result = self._lost(slot, "two answers under one id", paid=True)
+            else:
+                result = self._result(slot, row)
+            results.append((self._ask(slot), result))
+            del self.open[slot]
+            if len(results) >= BLOCK:
+                self._work.bring(results, self._state.max_tokens)
+                results = []
+        self._work.bring(results, self._state.max_tokens)
 
     def _ask(self, slot: bytes) -> Ask:
         example_id, draw = self._state.rows[slot.hex()]
@@ -164,3 +192,13 @@ def _row(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def _essence(row: dict[str, Any]) -> bytes:
+    """A digest of what a line says, without the names and times that differ between two equal ones."""
+    response = row.get("response")
+    response = response if isinstance(response, dict) else {}
+    body = response.get("body")
+    said = body.get("choices", body.get("error")) if isinstance(body, dict) else body
+    words = json.dumps([response.get("status_code"), said, row.get("error")], sort_keys=True)
+    return hashlib.blake2b(words.encode(), digest_size=8).digest()
