@@ -20,8 +20,9 @@ from transformers.trainer_utils import rotate_checkpoints
 from stepdistill.errors import StudentError
 from stepdistill.files import publish, writing
 from stepdistill.records import TaskName, Watcher
-from stepdistill.student.encode import Batch, Family
+from stepdistill.student.encode import Batch
 from stepdistill.student.loss import loss_sum, multitask_loss, units
+from stepdistill.weights import Family
 
 TASKS: tuple[TaskName, ...] = ("label", "rationale")
 _DRAFT = ".draft"
