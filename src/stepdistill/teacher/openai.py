@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import ssl
+import socket
 import time
 import zlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from stepdistill.config import TeacherConfig
-from stepdistill.errors import brief
+from stepdistill.errors import ConfigError, brief
 from stepdistill.teacher.pace import retry_after
 from stepdistill.teacher.protocol import Message, Prompt, Reply, Sampling, Work
 from stepdistill.teacher.refusal import RefusalError
@@ -47,7 +47,11 @@ class OpenAIBackend:
 
 
 class OpenAIEndpoint:
-    """One endpoint with one model and one way of sampling."""
+    """One endpoint with one model and one way of sampling.
+
+    Raises:
+        ConfigError: no key where one is needed, or an address that cannot be one.
+    """
 
     def __init__(self, teacher: TeacherConfig, sampling: Sampling) -> None:
         self._teacher = teacher
@@ -55,6 +59,7 @@ class OpenAIEndpoint:
         self._url = address(teacher.base_url, PATHS[teacher.api])
         self._body = Body(teacher, sampling)
         self._session: aiohttp.ClientSession | None = None
+        self._reached = False
 
     async def open(self) -> None:
         """Open the session."""
@@ -73,21 +78,32 @@ class OpenAIEndpoint:
                 place: their text carries the request's headers, and so the key.
         """
         assert self._session is not None
-        start = time.monotonic()
+        body, start = self._body.of(prompt), time.monotonic()
         try:
-            async with self._session.post(
-                self._url, data=self._body.of(prompt), allow_redirects=False
-            ) as response:
+            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                self._reached = True
                 raw = await read_body(response)
-                headers = response.headers
-                status = response.status
         except RefusalError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a transport raises, its text holds the key
-            raise broken(error) from None
-        if status != 200:
-            raise refused(self._teacher, self._key, self._url, status, headers, raw)
-        return read_reply(raw, self._teacher, time.monotonic() - start)
+            refusal = broken(error, self._reached)
+        else:
+            if response.status == 200:
+                return self._understood(raw, time.monotonic() - start)
+            given = (response.status, response.headers, raw)
+            refusal = refused(self._teacher, self._key, self._url, *given)
+        raise refusal  # out here, where the transport's error is not dragged along as the context
+
+    def _understood(self, raw: bytes, seconds: float) -> Reply:
+        """The reply in a body; what a server says of the key goes nowhere, whatever else it says."""
+        try:
+            reply = read_reply(raw, self._teacher, seconds)
+        except RefusalError as error:
+            error.detail = self._key.hide(error.detail)
+            raise
+        if self._key.is_in(f"{reply.text} {reply.finish} {reply.model}"):
+            raise RefusalError("the reply repeats the key", hopeless=True, maybe_paid=True)
+        return reply
 
 
 class Body:
@@ -103,26 +119,26 @@ class Body:
         if sampling.stop:
             fields["stop"] = list(sampling.stop)
         fields |= teacher.extra
-        self._is_chat = teacher.api == "chat"
-        opening = '"messages": [' if self._is_chat else '"prompt": "'
+        self._has_turns = teacher.style == "chat"
+        opening, self._end = '"prompt": "', b'"}'
+        if self._has_turns:
+            opening, self._end = '"messages": [', b"]}"
+        elif teacher.api == "chat":
+            opening, self._end = '"messages": [{"role": "user", "content": "', b'"}]}'
         self._start = f"{json.dumps(fields)[:-1]}, {opening}".encode()
-        self._end = b"]}" if self._is_chat else b'"}'
-        self._joined = teacher.style == "text" and self._is_chat
         self._head: tuple[Message, ...] | None = None
         self._encoded = b""
 
     def of(self, prompt: Prompt) -> bytes:
         """The JSON body of a request."""
-        if self._joined:
-            return self._start + _messages((Message("user", prompt.text),)) + self._end
         if prompt.head is not self._head:
             self._head, self._encoded = prompt.head, self._encode(prompt.head)
-        between = b", " if self._is_chat and prompt.head and prompt.tail else b""
+        between = b", " if self._has_turns and prompt.head and prompt.tail else b""
         return b"".join((self._start, self._encoded, between, self._encode(prompt.tail), self._end))
 
     def _encode(self, messages: tuple[Message, ...]) -> bytes:
-        if self._is_chat:
-            return _messages(messages)
+        if self._has_turns:
+            return ", ".join(json.dumps({"role": m.role, "content": m.content}) for m in messages).encode()
         return b"".join(json.dumps(message.content)[1:-1].encode() for message in messages)
 
 
@@ -148,19 +164,21 @@ def refused(
     teacher: TeacherConfig, key: Secret, url: str, status: int, headers: Mapping[str, str], raw: bytes
 ) -> RefusalError:
     """What a status other than 200 means."""
-    said, code = _error_words(raw)
-    detail = key.hide(f"{status}{f' ({said})' if said else ''}")
+    words, code = _error_words(raw)
+    said = key.hide(words)[:200]  # hidden first: a cut would leave a part of it
+    detail = f"{status} ({said})" if said else str(status)
     wait = retry_after(headers)
     if status == 429:
         if code == "insufficient_quota":
             return RefusalError("the account's quota is used up", detail, fatal=True)
         return RefusalError("too many requests", detail, wait, haste=True)
+    where = f"{url} says {detail}"
     if status in PERMANENT:
-        variable = teacher.key_variable
-        where = f"{url} says {detail}" + (f"; the key is from {variable}" if variable else "")
+        if teacher.key_variable and status in (401, 403):
+            where += f"; the key is from {teacher.key_variable}"
         return RefusalError(PERMANENT[status], where, fatal=True)
     if 300 <= status < 400:
-        return RefusalError("the endpoint redirects, which is not followed", url, fatal=True)
+        return RefusalError("the endpoint redirects, which is not followed", where, fatal=True)
     if status in TRANSIENT or status >= 500:
         return RefusalError("server error", detail, wait)
     return RefusalError("refused by the server", detail, hopeless=True)
@@ -171,13 +189,18 @@ def address(base_url: str, path: str) -> str:
 
     >>> address("https://x.azure.com/openai/?api-version=1", "/chat/completions")
     'https://x.azure.com/openai/chat/completions?api-version=1'
+
+    Raises:
+        ConfigError: the base URL cannot be one.
     """
     parts = urlsplit(base_url)
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(
+            f"teacher.base_url: {brief(base_url)} is not an address ({error}); write it as https://host/v1"
+        ) from None
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path, fragment=""))
-
-
-def _messages(messages: tuple[Message, ...]) -> bytes:
-    return ", ".join(json.dumps({"role": m.role, "content": m.content}) for m in messages).encode()
 
 
 async def read_body(response: aiohttp.ClientResponse) -> bytes:
@@ -209,13 +232,16 @@ def read_reply(raw: bytes, teacher: TeacherConfig, seconds: float) -> Reply:
     try:
         body = json.loads(raw)
         choice = body["choices"][0]
-        text = choice["message"]["content"] if teacher.api == "chat" else choice["text"]
         finish = choice.get("finish_reason")
+        said, name = (choice["message"], "content") if teacher.api == "chat" else (choice, "text")
+        # Where nothing was left to say, or all was withheld, some servers leave the text out.
+        text = said.get(name) if finish in ("length", "content_filter") else said[name]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         what = brief(raw[:60].decode("utf-8", "replace"))
         raise RefusalError("malformed reply", f"no answer in {what}", maybe_paid=True) from None
-    if isinstance(text, list):  # parts of text, as some servers give
-        text = "".join(str(p.get("text", "")) for p in text if isinstance(p, dict))
+    if isinstance(text, list):  # in parts, as some servers give it; a part without text is no words
+        parts = [part["text"] for part in text if isinstance(part, dict) and "text" in part]
+        text = "".join(parts) if parts and all(isinstance(part, str) for part in parts) else text
     if text is not None and not isinstance(text, str):
         raise RefusalError("malformed reply", f"the answer is {brief(text)}", maybe_paid=True)
     usage = body.get("usage")
@@ -242,23 +268,30 @@ def _error_words(raw: bytes) -> tuple[str, str]:
     try:
         found = json.loads(raw)
         found = found.get("error", found)
-        words = found.get("message") or found.get("detail") or "" if isinstance(found, dict) else found
-        code = str(found.get("code") or found.get("type") or "") if isinstance(found, dict) else ""
+        if not isinstance(found, dict):
+            return str(found or ""), ""
+        words = found.get("message") or found.get("detail") or ""
+        code = str(found.get("code") or found.get("type") or "")
     except (ValueError, AttributeError, RecursionError):
         return "", ""
-    return " ".join(str(words).split())[:200], code
+    return " ".join(str(words).split()), code
 
 
-def broken(error: Exception) -> RefusalError:
+def broken(error: Exception, reached: bool = True) -> RefusalError:
     """A transport's error in our own words; its own are not safe to show."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return RefusalError("no connection", "no answer to the attempt to connect")
     if isinstance(error, TimeoutError):
         return RefusalError("no reply in time", maybe_paid=True)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
-        return RefusalError("the endpoint's certificate is not trusted", type(error).__name__, fatal=True)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or "check teacher.base_url"
+        return RefusalError("the endpoint's certificate is not trusted", why, fatal=True)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return RefusalError("no connection", error.os_error.strerror or type(error.os_error).__name__)
+        cause = error.os_error
+        unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
+        why = getattr(cause, "reason", None) or cause.strerror or type(cause).__name__
+        # A name that was never found is a slip of the pen; one that was found is a network that is away.
+        return RefusalError("no connection", str(why), fatal=unknown and not reached)
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return RefusalError("the address cannot be used", "check teacher.base_url", fatal=True)
     return RefusalError("connection lost", type(error).__name__, maybe_paid=True)

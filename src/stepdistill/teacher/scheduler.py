@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
 import signal
 import sys
@@ -26,6 +25,8 @@ FIRST = 8
 """Requests in flight at the start; one more with each answer, so that a limit is met softly."""
 PAID_TRIES = 3
 """Attempts at most where each may have been charged."""
+FIRST_WAIT = 0.5
+"""Seconds between the first two attempts, where the server asks for none; doubled each time."""
 LONGEST = 30.0
 """Seconds between two attempts at most, where the server asks for none."""
 GRACE = 4.0
@@ -52,20 +53,27 @@ class Scheduler:
     """Asks an endpoint all of some work, within limits; one event loop, and one thread for the ledger."""
 
     def __init__(
-        self, endpoint: Endpoint, limits: LimitsConfig, work: Work, pace: Pace | None = None
+        self,
+        endpoint: Endpoint,
+        limits: LimitsConfig,
+        work: Work,
+        pace: Pace | None = None,
+        first_wait: float = FIRST_WAIT,
     ) -> None:
         self._endpoint, self._limits, self._work = endpoint, limits, work
         self._pace = pace or Pace(limits.requests_per_minute, limits.tokens_per_minute)
+        self._first_wait = first_wait
         self._queue: asyncio.Queue[Ask] = asyncio.Queue()
         self._outbox: list[tuple[Ask, Result]] = []
         self._workers: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._stop = asyncio.Event()
         self._soon = asyncio.Event()
-        self._flying = 0
-        self._tries: dict[bytes, int] = {}
+        self._taken = self._flying = 0
+        self._tries: dict[bytes, tuple[int, int]] = {}
         self._streak = 0
-        self._fatal: TeacherError | None = None
+        self._why = ""
+        self._defect: BaseException | None = None
         self._signal: int | None = None
 
     def run(self) -> None:
@@ -77,12 +85,17 @@ class Scheduler:
             KeyboardInterrupt: after the answers in flight are stored.
         """
         asyncio.run(self._main())
+        if self._defect is not None:
+            raise self._defect
         if self._signal is not None:
             if self._signal == signal.SIGINT:
                 raise KeyboardInterrupt
             signal.raise_signal(self._signal)
-        if self._fatal is not None:
-            raise self._fatal
+        if self._why:
+            raise TeacherError(
+                f"{self._why}; {self._work.tally.answered:,} answers of this run are stored. Mend it, then "
+                "run the same command to go on"
+            )
 
     async def _main(self) -> None:
         await self._endpoint.open()
@@ -108,7 +121,7 @@ class Scheduler:
                 asks = await loop.run_in_executor(pool, self._work.exchange, results, want)
             for ask in asks:
                 self._queue.put_nowait(ask)
-            idle = not (self._flying or self._outbox)
+            idle = not (self._taken or self._outbox)
             if idle and (self._stop.is_set() or (not asks and self._queue.empty() and self._work.finished)):
                 return
             self._soon.clear()
@@ -118,7 +131,14 @@ class Scheduler:
     def _hire(self) -> None:
         task = asyncio.get_running_loop().create_task(self._serve())
         self._workers.add(task)
-        task.add_done_callback(self._workers.discard)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        """A worker ends when it is dismissed; any other end is a defect, and its ask would be waited for."""
+        self._workers.discard(task)
+        if not task.cancelled() and self._defect is None:
+            self._defect = task.exception()
+            self._end()
 
     async def _dismiss(self) -> None:
         for task in list(self._workers):
@@ -130,39 +150,43 @@ class Scheduler:
             ask = await self._queue.get()
             if self._stop.is_set():
                 continue
-            self._flying += 1
+            self._taken += 1
+            result: Result | None = None
             try:
-                result = await self._answer(ask)
+                result, wait = await self._answer(ask)
+                if wait:
+                    await self._rest(wait)
+            finally:  # what may have been paid is noted even if the rest before the next attempt is cut off
+                self._taken -= 1
                 if result is not None:
                     self._outbox.append((ask, result))
-            finally:
-                self._flying -= 1
-            if self._queue.qsize() < len(self._workers) // 2:
+            if self._queue.qsize() <= len(self._workers) // 2:
                 self._soon.set()
 
-    async def _answer(self, ask: Ask) -> Result | None:
-        """Attempts until there is a result; None where the run stops before one was sent."""
-        for number in itertools.count():
+    async def _answer(self, ask: Ask) -> tuple[Result | None, float]:
+        """A result, and seconds to rest before it is given back; None where the run stops before."""
+        while True:
             sent_at = await self._admit(ask)
             if sent_at is None:
-                return None
+                return None, 0.0
             self._work.tally.attempts += 1
+            self._flying += 1
             try:
                 reply = await self._endpoint.ask(ask.prompt)
             except asyncio.CancelledError:
                 self._outbox.append((ask, Failed("interrupted", maybe_paid=True)))
                 raise
             except RefusalError as refusal:
-                wait = self._wait(refusal, number)
+                wait = self._wait(refusal, ask)
                 result = self._judge(ask, refusal, sent_at, wait)
-                if result is None or result.again:
-                    await self._rest(wait)
-                if result is not None:
-                    return result
             else:
                 self._succeeded(ask)
-                return reply
-        return None
+                return reply, 0.0
+            finally:
+                self._flying -= 1
+            if result is not None:
+                return result, wait if result.again else 0.0
+            await self._rest(wait)
 
     async def _admit(self, ask: Ask) -> float | None:
         """Wait for the moment to send; its time, or None where the run stops."""
@@ -178,48 +202,47 @@ class Scheduler:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    def _wait(self, refusal: RefusalError, number: int) -> float:
+    def _wait(self, refusal: RefusalError, ask: Ask) -> float:
         """Seconds until the next attempt: never earlier than asked, else doubled each time, with jitter."""
-        own: float = min(LONGEST, 0.5 * 2**number) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        return own if refusal.wait is None else refusal.wait + 0.01 * own
+        tries, _ = self._tries.get(ask.slot, (0, 0))
+        most = min(LONGEST, self._first_wait * 2.0 ** min(tries, 32))
+        own = most * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        # Who asks for no wait at all and refuses again would be asked in circles.
+        return refusal.wait + 0.01 * own if refusal.wait else own
 
     def _judge(self, ask: Ask, refusal: RefusalError, sent_at: float, wait: float) -> Failed | None:
         """What follows from a refusal: a failure, or None for another attempt."""
-        if refusal.haste:
-            self._pace.refused(sent_at, wait)
-            self._work.tally.slowed += 1
-        else:
-            self._pace.granted()
         failed = Failed(refusal.reason, refusal.detail, refusal.maybe_paid)
         if refusal.fatal:
             return self._give_up(failed, str(refusal))
         if refusal.wait is not None and refusal.wait > self._limits.max_wait_seconds:
             asked = f"the server asks to wait {refusal.wait:,.0f} s, more than limits.max_wait_seconds"
             return self._give_up(failed, f"{asked} {self._limits.max_wait_seconds:g}")
-        tries = self._tries[ask.slot] = self._tries.get(ask.slot, 0) + 1
-        most = PAID_TRIES - 1 if refusal.maybe_paid else self._limits.retries
-        if not refusal.hopeless and tries <= most:
+        if refusal.haste:
+            self._pace.refused(sent_at, wait)
+            self._work.tally.slowed += 1
+        tries, paid = self._tries.get(ask.slot, (0, 0))
+        tries, paid = tries + 1, paid + refusal.maybe_paid
+        if not refusal.hopeless and tries <= self._limits.retries and paid < PAID_TRIES:
+            self._tries[ask.slot] = tries, paid
             return replace(failed, again=True) if refusal.maybe_paid else None
-        del self._tries[ask.slot]
+        self._tries.pop(ask.slot, None)
         self._streak += 1
         if self._streak >= self._limits.give_up_after:
             return self._give_up(failed, f"{self._streak} requests in a row failed, the last with: {refusal}")
         return failed
 
     def _give_up(self, failed: Failed, why: str) -> Failed:
-        """Stop the run, with what was done and how to go on."""
-        if self._fatal is None:
-            tally = self._work.tally
-            self._fatal = TeacherError(
-                f"{why}; {tally.answered:,} answers of this run are stored. Mend it, then run the same "
-                "command to go on"
-            )
-        self._stop.set()
-        self._soon.set()
+        """End the run; `run` says why, once."""
+        self._why = self._why or why
+        self._end()
         return failed
 
+    def _end(self) -> None:
+        self._stop.set()
+        self._soon.set()
+
     def _succeeded(self, ask: Ask) -> None:
-        self._pace.granted()
         self._streak = 0
         self._tries.pop(ask.slot, None)
         if len(self._workers) < self._limits.concurrency:
@@ -248,8 +271,7 @@ class Scheduler:
             self._abandon()
             return
         self._signal = number
-        self._stop.set()
-        self._soon.set()
+        self._end()
         if number == signal.SIGTERM:
             asyncio.get_running_loop().call_later(GRACE, self._abandon)
         if self._flying:

@@ -9,6 +9,8 @@ from stepdistill.config import TeacherConfig
 from stepdistill.errors import ConfigError
 
 DEFAULT = "OPENAI_API_KEY"
+SHORTEST = 16
+"""Characters; no key that is worth hiding has fewer."""
 _ITS_HOSTS = ("openai.com", "openai.azure.com")
 
 
@@ -32,6 +34,10 @@ class Secret:
     def hide(self, text: str) -> str:
         """The text without the key, should a server have said it back."""
         return text.replace(self._hidden, "***") if self._hidden else text
+
+    def is_in(self, text: str) -> bool:
+        """Whether a text repeats the key; one as short as a word could stand there by chance."""
+        return len(self._hidden) >= SHORTEST and self._hidden in text
 
     def __reduce__(self) -> str:
         raise TypeError("a secret is not written to files")
