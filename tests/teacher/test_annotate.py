@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import yaml
 from annotating import annotate_into, asked_of
 
-from stepdistill.config import TeacherConfig
+from stepdistill.config import TeacherConfig, check
+from stepdistill.config.teacher import BackendName
 from stepdistill.errors import DataError, TeacherError
 from stepdistill.files import iter_jsonl, write_jsonl
 from stepdistill.records import Annotation, Example, Unparsed
@@ -129,6 +132,14 @@ def test_a_half_written_export_leaves_nothing(tmp_path: Path, recorded: Any) -> 
         with pytest.raises(DataError, match=r"annotations\.jsonl"):
             export_annotations(tmp_path / "annotations.jsonl", asked, tmp_path / "all.parquet")
     assert not [path for path in tmp_path.iterdir() if "all.parquet" in path.name]
+
+
+def test_every_teacher_on_the_page_about_teachers_is_a_valid_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "teacher.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    found = [yaml.safe_load(part)["teacher"] for part in re.split(r"\n(?=teacher:)", blocks)[1:]]
+    assert {teacher["backend"] for teacher in found} == set(get_args(BackendName)) - {"simulated"}
+    assert all(check(TeacherConfig, teacher, "page") for teacher in found)
 
 
 @pytest.mark.parametrize("module", ["stepdistill.study.job", "stepdistill.cli.annotate"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 from stepdistill.config import TeacherConfig
 from stepdistill.errors import ConfigError
@@ -50,7 +53,11 @@ def preview(asked: Asked, n: int) -> list[Preview]:
     if not teachers:
         names = ", ".join(config.backend for config in asked.config.asked)
         raise ConfigError(f"teacher.backend: '{names}' prompts nobody, so there is no prompt to show")
-    with Ledger(asked.ledger) as ledger:
+    with ExitStack() as stack:
+        path = asked.ledger
+        if not path.exists():  # a look at what would be done leaves nothing behind
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "empty.sqlite"
+        ledger = stack.enter_context(Ledger(path))
         return [_preview(asked, config, ledger, n) for config in teachers]
 
 
