@@ -72,7 +72,7 @@ def _replacing(path: Path) -> Iterator[IO[str]]:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -199,7 +199,7 @@ def publish(draft: Path, final: Path) -> None:
         if final.exists():
             shutil.rmtree(final)
         os.rename(draft, final)
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
 
 
 def need_space(folder: Path, size: int, purpose: str) -> None:
@@ -256,7 +256,8 @@ def _wrong_byte(path: Path) -> int:
     return place
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names of a folder's files reach the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -58,9 +58,9 @@ def order_of(
     return Order("ask", prompts, total, keys, sampling, price, max_cost, unwatched)
 
 
-def answer_all(ledger: Ledger, order: Order, size: int = 64) -> list[str]:
-    """Have an order answered; which questions were asked."""
-    asked: list[str] = []
+def answer_all(ledger: Ledger, order: Order, size: int = 64, asked: list[str] | None = None) -> list[str]:
+    """Have an order answered; which questions were asked (also added to `asked`, should it fail)."""
+    asked = [] if asked is None else asked
 
     def complete(prompts: Sequence[Prompt], sampling: Sampling, draws: Sequence[int]) -> list[Reply]:
         asked.extend(one.tail[-1].content for one in prompts)

@@ -10,33 +10,16 @@ from pathlib import Path
 
 from stepdistill.errors import LedgerError
 from stepdistill.files import writing
+from stepdistill.teacher import account, schema
 from stepdistill.teacher.entry import COLUMNS, INSERT, Entry, now, pack, raw, unpack
 from stepdistill.teacher.mounts import refuse_network
 from stepdistill.teacher.owner import Owner, alive
 from stepdistill.teacher.protocol import Ask, Failed, Reply
 
-APPLICATION = 0x53444C47  # "SDLG"
-VERSION = 1
 BATCH = "batch:"
 """Begins the owner of claims that a batch job holds."""
 MOST = 500
 """Keys in one query; SQLite takes at least 999 parameters."""
-
-SCHEMA = """
-CREATE TABLE completions (
-  id INTEGER PRIMARY KEY, slot BLOB NOT NULL, max_tokens INTEGER NOT NULL, teacher TEXT NOT NULL,
-  draw INTEGER NOT NULL, example TEXT NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL, model TEXT NOT NULL,
-  prompt_tokens INTEGER, completion_tokens INTEGER, cost INTEGER, seconds REAL NOT NULL, at TEXT NOT NULL,
-  seal BLOB NOT NULL);
-CREATE UNIQUE INDEX completions_by_slot ON completions (slot, max_tokens);
-CREATE TABLE failures (
-  id INTEGER PRIMARY KEY, slot BLOB NOT NULL, example TEXT NOT NULL, reason TEXT NOT NULL,
-  detail TEXT NOT NULL, presumed INTEGER NOT NULL, at TEXT NOT NULL);
-CREATE TABLE claims (slot BLOB PRIMARY KEY, owner TEXT NOT NULL, bound INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE batches (id TEXT PRIMARY KEY, teacher TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL);
-CREATE TABLE account (name TEXT PRIMARY KEY, amount INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO account VALUES ('paid', 0), ('presumed', 0);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +58,29 @@ class Ledger:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         refuse_network(path)
-        with self._plainly():
+        if path.is_dir():
+            raise LedgerError(f"{path}: is a folder; annotate.ledger names a file")
+        self._in_doubt = False
+        with contextlib.ExitStack() as stack, self._plainly():
             self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            stack.callback(self._db.close)
             self._db.text_factory = bytes
-            self._prepare()
+            schema.prepare(self._db, path)
             self.owner = Owner(path)
+            stack.callback(self.owner.leave)
             with self.transaction():
                 self.sweep()
+            stack.pop_all()
 
     def close(self) -> None:
-        """Give up unused claims and close the file."""
-        with contextlib.suppress(sqlite3.Error):
-            self._db.execute("DELETE FROM claims WHERE owner = ?", (self.owner.name,))
+        """Give up unused claims and close the file.
+
+        Where a transaction has failed the claims stay, and the next process counts them as paid: results
+        may have been on their way to the disk.
+        """
+        if not self._in_doubt:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("DELETE FROM claims WHERE owner = ?", (self.owner.name,))
         self._db.close()
         self.owner.leave()
 
@@ -105,12 +99,17 @@ class Ledger:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                self._in_doubt = True
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
 
     def find(self, slots: Sequence[bytes], max_tokens: int) -> tuple[dict[bytes, Entry], list[int]]:
-        """Answers that serve, by slot, and the row numbers of damaged ones."""
+        """Answers that serve, by slot, and the row numbers of damaged ones.
+
+        Raises:
+            LedgerError: the file is damaged, and not in an answer alone.
+        """
         found: dict[bytes, Entry] = {}
         damaged: list[int] = []
         with self._plainly():
@@ -124,18 +123,22 @@ class Ledger:
                         damaged.append(row[-1])
                     elif entry.serves(max_tokens):
                         found.setdefault(entry.slot, entry)
+            self._need_index(damaged)
         return found, damaged
 
     def drop(self, rows: Iterable[int]) -> None:
         """Delete damaged rows, so that they can be asked again."""
-        self._db.executemany("DELETE FROM completions WHERE id = ?", ((row,) for row in rows))
+        for row in rows:
+            gone = self._db.execute("DELETE FROM completions WHERE id = ?", (row,)).rowcount
+            account.add(self._db, "answers", -gone)
 
     def add(self, teacher: str, max_tokens: int, done: Sequence[tuple[Ask, Reply, int | None]]) -> None:
         """Store answers with their costs and end their claims; what is there already is not paid again."""
         at, known = now(), self._known([ask.slot for ask, _, _ in done], max_tokens)
         new = {one[0].slot: one for one in done if one[0].slot not in known}
         rows = [pack(teacher, max_tokens, ask, reply, cost, at) for ask, reply, cost in new.values()]
-        self._db.executemany(INSERT, rows)
+        stored = self._db.executemany(INSERT, rows).rowcount
+        account.add(self._db, "answers", max(stored, 0))
         self.release(ask for ask, _, _ in done)
         self.charge("paid", sum(cost or 0 for _, _, cost in new.values()))
 
@@ -167,26 +170,26 @@ class Ledger:
 
     def sweep(self) -> None:
         """End the claims of processes that are gone, and count what they had on their way as paid."""
-        owners = [row[0].decode() for row in self._db.execute("SELECT DISTINCT owner FROM claims")]
+        found = self._db.execute("SELECT DISTINCT CAST(owner AS TEXT) FROM claims")
+        owners = [row[0].decode("utf-8", "replace") for row in found]
         for owner in owners:
             if owner == self.owner.name or owner.startswith(BATCH) or alive(self.path, owner):
                 continue
-            query = "SELECT COALESCE(SUM(bound), 0) FROM claims WHERE owner = ?"
+            query = "SELECT CAST(TOTAL(bound) AS INTEGER) FROM claims WHERE owner = ?"
             (bound,) = self._db.execute(query, (owner,)).fetchone()
             self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
             self.charge("presumed", bound)
 
     def charge(self, name: str, amount: int) -> None:
         """Add to the account `paid` or `presumed`."""
-        if amount:
-            self._db.execute("UPDATE account SET amount = amount + ? WHERE name = ?", (amount, name))
+        account.add(self._db, name, amount)
 
     def money(self) -> Money:
         """What has been paid and what may have to be."""
         with self._plainly():
-            account = {name.decode(): amount for name, amount in self._db.execute("SELECT * FROM account")}
+            sums = account.read(self._db)
             (reserved,) = self._db.execute("SELECT COALESCE(SUM(bound), 0) FROM claims").fetchone()
-        return Money(account["paid"], account["presumed"], reserved)
+        return Money(sums["paid"], sums["presumed"], reserved)
 
     def mean_tokens(self, teacher: str) -> float | None:
         """Tokens that this teacher's answers have had on average; None where there are none."""
@@ -241,6 +244,13 @@ class Ledger:
     def _works(self, owner: str) -> bool:
         return owner != self.owner.name and alive(self.path, owner)
 
+    def _need_index(self, damaged: Sequence[int]) -> None:
+        """Refuse where the index led to a whole answer for another slot: dropping that one would lose it."""
+        for row in damaged:
+            query = f"SELECT {COLUMNS} FROM completions NOT INDEXED WHERE id = ?"  # noqa: S608 - a constant
+            if any(unpack(one) for one in self._db.execute(query, (row,))):
+                raise sqlite3.DatabaseError("its index points to wrong answers")
+
     def _known(self, slots: Sequence[bytes], max_tokens: int) -> set[bytes]:
         known: set[bytes] = set()
         for start in range(0, len(slots), MOST):
@@ -255,30 +265,6 @@ class Ledger:
         mine = ((ask.slot, self.owner.name, f"{BATCH}%") for ask in asks)
         self._db.executemany("DELETE FROM claims WHERE slot = ? AND (owner = ? OR owner LIKE ?)", mine)
 
-    def _prepare(self) -> None:
-        application, version = self._pragma("application_id"), self._pragma("user_version")
-        (tables,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        if application != APPLICATION and (application or tables):
-            raise LedgerError(f"{self.path}: not a stepdistill ledger; give another file as annotate.ledger")
-        if application == APPLICATION and version != VERSION:
-            raise LedgerError(
-                f"{self.path}: a ledger of version {version}, and this release reads version {VERSION}; use "
-                "the release that wrote it, or give another file as annotate.ledger"
-            )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        # NORMAL would lose the last answers on power loss, and they are paid for.
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA cell_size_check = ON")
-        with self.transaction():
-            if self._pragma("application_id") != APPLICATION:  # another process may have been faster
-                for statement in SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {VERSION}")
-                self._db.execute(f"PRAGMA application_id = {APPLICATION}")
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-
     @contextlib.contextmanager
     def _plainly(self) -> Iterator[None]:
         """Say in one line what is wrong with the file."""
@@ -286,20 +272,4 @@ class Ledger:
             try:
                 yield
             except sqlite3.Error as error:
-                raise LedgerError(complaint(self.path, error)) from None
-
-
-def complaint(path: Path, error: sqlite3.Error) -> str:
-    """What an error of SQLite means to a user, and the remedy."""
-    said = str(error)
-    if "full" in said or "disk I/O" in said or "readonly" in said or "unable to open" in said:
-        return (
-            f"{path}: the ledger cannot be written ({said}); make room or set annotate.ledger to another "
-            "place, then run the same command again: stored answers are kept"
-        )
-    if "locked" in said or "busy" in said:
-        return f"{path}: another program holds the ledger ({said}); end it, then run the same command again"
-    return (
-        f"{path}: the ledger is damaged ({said}); salvage its answers with `stepdistill annotate FILE "
-        "--repair`, or give another file as annotate.ledger"
-    )
+                raise LedgerError(schema.complaint(self.path, error)) from None

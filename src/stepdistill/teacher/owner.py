@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import secrets
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class Owner:
         """Make and lock the file; False where another process tidied it away in between."""
         self.name = secrets.token_hex(8)
         self._path = folder / self.name
-        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # `exist_ok` fails where another removes it meanwhile
+            folder.mkdir()
         try:
             self._file = self._path.open("xb")
         except FileNotFoundError:
@@ -48,13 +50,21 @@ class Owner:
 
 
 def alive(ledger: Path, name: str) -> bool:
-    """Whether the owner of that name still works on the ledger."""
+    """Whether the owner of that name still works on the ledger; nobody has a name of another form."""
+    if not re.fullmatch("[0-9a-f]{16}", name):
+        return False
     try:
-        file = (_folder(ledger) / Path(name).name).open("rb")
+        file = (_folder(ledger) / name).open("rb")
     except FileNotFoundError:
         return False
     with file:
         return not _free(file.fileno())
+
+
+def working(ledger: Path) -> bool:
+    """Whether any process works on the ledger."""
+    folder = _folder(ledger)
+    return folder.is_dir() and any(alive(ledger, path.name) for path in list(folder.iterdir()))
 
 
 def _tidy(folder: Path) -> None:
