@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asking import answer_all, answer_to, ask_of, make, order_of, prompt, served
+from asking import answer_all, answer_to, ask_of, make, order_of, prompt, reply_to, served
 from chaos_ledger import flip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -185,6 +185,36 @@ def test_without_its_log_a_ledger_serves_what_it_has(tmp_path: Path) -> None:
     all_right(bare, WORDS)
 
 
+def test_a_log_that_the_power_failed_on_is_no_damage(tmp_path: Path) -> None:
+    """Of the last transaction some pages had not arrived: it was not stored, and the rest serves."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        answer_all(ledger, order_of(WORDS[:60]), 20)
+        main, log = path.read_bytes(), path.with_name("ledger.sqlite-wal").read_bytes()
+        with ledger.transaction():
+            order = order_of(())
+            asks = [ask_of(order, word) for word in WORDS[60:]]
+            ledger.add("openai:m", 128, [(ask, reply_to(ask.prompt), 1) for ask in asks])
+        more = bytearray(path.with_name("ledger.sqlite-wal").read_bytes())
+    assert len(more) > len(log)
+    more[len(log) + 24 : len(log) + 24 + PAGE] = bytes(PAGE)
+    copy = tmp_path / "copy"
+    copy.write_bytes(main)
+    copy.with_name("copy-wal").write_bytes(more)
+    all_right(copy, WORDS[:60])
+
+
+def test_an_emptied_file_does_not_cost_its_log(tmp_path: Path) -> None:
+    path, copy = tmp_path / "ledger.sqlite", tmp_path / "copy"
+    with Ledger(path) as ledger:
+        answer_all(ledger, order_of(WORDS))
+        copy.with_name("copy-wal").write_bytes(path.with_name("ledger.sqlite-wal").read_bytes())
+        copy.touch()
+    refused(lambda: Ledger(copy), "it is empty", "--repair")
+    assert salvage(copy).answers == len(WORDS)
+    all_right(copy, WORDS)
+
+
 def test_the_log_of_another_ledger_brings_no_wrong_answer(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.sqlite"
     with Ledger(other) as ledger:
@@ -198,16 +228,23 @@ def test_the_log_of_another_ledger_brings_no_wrong_answer(path: Path, tmp_path: 
     all_right(path, WORDS)
 
 
-def test_a_damaged_log_is_salvaged_beyond_the_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [0, 2, 9, 17, 28, 32 + 24 + 60, 32 + 24 + PAGE + 9, 32 + 24 + PAGE + 30])
+def test_a_damaged_log_is_salvaged_beyond_the_damage(tmp_path: Path, place: int) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
         for start in range(0, 120, 20):
             answer_all(ledger, order_of(WORDS[start : start + 20]))
         copy, log = tmp_path / "copy", path.with_name("ledger.sqlite-wal").read_bytes()
-        copy.write_bytes(path.read_bytes())
+        main = path.read_bytes()
+        copy.write_bytes(main)
     broken = bytearray(log)
-    broken[32 + 24 + PAGE + 30] ^= 0xFF
+    broken[place] ^= 0xFF
+    copy.with_name("copy-wal").write_bytes(log)
+    all_right(copy, WORDS)
+    copy.write_bytes(main)
     copy.with_name("copy-wal").write_bytes(broken)
+    refused(lambda: Ledger(copy), "write-ahead log", "--repair")
+    assert copy.with_name("copy-wal").read_bytes() == bytes(broken)
     found = salvage(copy)
     assert found.answers >= len(WORDS) - 1
     assert copy.with_name("copy.damaged-wal").read_bytes() == bytes(broken)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from stepdistill.teacher import account
+from stepdistill.teacher.log import FRAME, HEADER
 from stepdistill.teacher.schema import PAGE
 
 Value = int | float | bytes | None
@@ -25,9 +26,6 @@ SEAL = 0x1C
 SUM = re.compile(rb"\x04[\x15\x1b\x1d]([\x01-\x06\x08\x09])\x1c(paid|presumed|answers)")
 WIDTHS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8}
 """Bytes of a number by its type; types from 12 are blobs and texts."""
-FRAME = 24
-"""Bytes before each page of a write-ahead log; the log itself begins with 32."""
-LOG = 32
 Fetch = Callable[[int], bytes]
 
 
@@ -70,7 +68,7 @@ class Raw:
             yield _read(self._log, place + FRAME)
 
     def _frames(self) -> range:
-        return range(LOG, self._log_size - FRAME, FRAME + PAGE)
+        return range(HEADER, self._log_size - FRAME, FRAME + PAGE)
 
     def _number(self, frame: int) -> int:
         return int.from_bytes(_read(self._log, frame)[:4], "big")

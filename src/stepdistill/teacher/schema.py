@@ -10,6 +10,8 @@ from pathlib import Path
 
 from stepdistill.errors import LedgerError
 from stepdistill.teacher import account
+from stepdistill.teacher.log import is_whole
+from stepdistill.teacher.owner import working
 
 APPLICATION = 0x53444C47  # "SDLG"
 VERSION = 1
@@ -39,6 +41,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
     Raises:
         LedgerError, sqlite3.Error: as `is_there` and `check_index`.
     """
+    _check_log(path)
     db.execute(f"PRAGMA page_size = {PAGE}")
     with _transaction(db, "DEFERRED"):
         there = is_there(db, path)
@@ -96,11 +99,12 @@ def check_index(db: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: an entry is missing or out of order.
     """
-    count, wrong = db.execute(
-        "SELECT COUNT(*), COALESCE(SUM(slot < before), 0) FROM "
-        "(SELECT slot, LAG(slot) OVER (ORDER BY slot) AS before FROM completions)"
-    ).fetchone()
-    if wrong or count != account.read(db)["answers"]:
+    count, before = 0, b""
+    for (slot,) in db.execute("SELECT slot FROM completions INDEXED BY completions_by_slot ORDER BY slot"):
+        if not isinstance(slot, bytes) or slot < before:
+            raise sqlite3.DatabaseError("its index is out of order")
+        count, before = count + 1, slot
+    if count != account.read(db)["answers"]:
         raise sqlite3.DatabaseError("its index does not fit its answers")
 
 
@@ -119,6 +123,17 @@ def complaint(path: Path, error: sqlite3.Error) -> str:
         f"{path}: the ledger is damaged ({said}); salvage its answers with `stepdistill annotate FILE "
         "--repair`, or give another file as annotate.ledger"
     )
+
+
+def _check_log(path: Path) -> None:
+    """Refuse before SQLite has read anything: it would drop what it cannot read, and delete the log."""
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or working(path):
+        return
+    if not path.stat().st_size and log.stat().st_size:
+        raise sqlite3.DatabaseError("it is empty, its write-ahead log is not")
+    if not is_whole(log, PAGE):
+        raise sqlite3.DatabaseError("its write-ahead log is broken")
 
 
 @contextlib.contextmanager
