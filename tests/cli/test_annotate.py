@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -537,6 +539,27 @@ def test_what_stopped_in_the_middle_goes_on_where_it_was(world: World) -> None:
     assert f"{ALL - stored} answers asked" in world.annotate().out
     assert set(world.server.seen.values()) == {1}
     assert len(world.rows()) == ALL
+
+
+def test_ctrl_c_keeps_what_is_answered_and_the_same_command_goes_on(world: World) -> None:
+    world.server.delay = 0.1
+    command = [sys.executable, "-m", "stepdistill", "annotate", str(world.folder / "run.yaml"), "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while world.server.counts["answered"] < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in error
+    assert f"{world.server.counts['answered']} answers asked" in error
+    assert "Run the same command to go on" in error
+    answered = world.server.counts["answered"]
+    assert 3 <= world.stored() == answered < ALL
+    assert not (world.out / "annotations.jsonl").exists()
+    world.annotate()
+    assert set(world.server.seen.values()) == {1}
+    assert world.stored() == ALL
 
 
 def test_an_example_that_is_refused_is_named_and_asked_again_next_time(world: World) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stepdistill.errors import StepdistillError
+
 if TYPE_CHECKING:
     from stepdistill.study.job import Job
     from stepdistill.study.run import Run
@@ -72,4 +74,13 @@ def _held(job: Job, anew: bool = False) -> Iterator[None]:
     _ = job.methods
     with lock(job.folder.path):
         job.open(anew)
-        yield
+        try:
+            yield
+        except StepdistillError:
+            raise
+        except BaseException:  # Ctrl-C and SIGTERM: what was paid until then is said before the end
+            if job.tally.attempts:
+                from stepdistill.cli.teaching import asked_line
+
+                typer.echo(asked_line(job.tally), err=True)
+            raise

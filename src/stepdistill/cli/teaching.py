@@ -19,6 +19,7 @@ from stepdistill.teacher.annotate import Outcome
 from stepdistill.teacher.export import FORMATS, export_annotations
 from stepdistill.teacher.preview import Preview, preview
 from stepdistill.teacher.prices import dollars
+from stepdistill.teacher.protocol import Tally
 
 
 def show_preview(job: Job, n: int, as_json: bool) -> None:
@@ -85,20 +86,25 @@ def _estimate(one: Preview) -> str:
     return f"{line}; cost about {dollars(one.about)}, at most {dollars(one.most)}"
 
 
+def asked_line(tally: Tally) -> str:
+    """What was asked and what of it was paid, in one line."""
+    slow = f", {tally.slowed:,} refused for haste" if tally.slowed else ""
+    unsure = f", and up to {dollars(tally.presumed)} for requests whose fate is unknown"
+    cost = f"; cost {dollars(tally.cost)}{unsure if tally.presumed else ''}"
+    return (
+        f"{tally.answered:,} answers asked ({tally.attempts:,} requests{slow}), {tally.reused:,} taken from "
+        f"the ledger; {tally.prompt_tokens:,} tokens read and {tally.completion_tokens:,} written"
+        f"{cost if tally.cost or tally.presumed else ''}"
+    )
+
+
 def _lines(job: Job, outcome: Outcome) -> list[str]:
     tally, lines = outcome.tally, []
     if tally.answered or tally.reused or tally.failed:
-        slow = f", {tally.slowed:,} refused for haste" if tally.slowed else ""
-        lines.append(
-            f"{tally.answered:,} answers asked ({tally.attempts:,} requests{slow}), {tally.reused:,} taken "
-            f"from the ledger; {tally.prompt_tokens:,} tokens read and {tally.completion_tokens:,} written"
-        )
-    if outcome.money and (outcome.money.total or tally.cost):
-        unsure = f", up to {dollars(tally.presumed)} more for requests whose fate is unknown"
-        lines.append(
-            f"This run has cost {dollars(tally.cost)}{unsure if tally.presumed else ''}; the whole ledger "
-            f"{dollars(outcome.money.paid + outcome.money.presumed)}"
-        )
+        lines.append(asked_line(tally))
+    if outcome.money and outcome.money.total:
+        paid = dollars(outcome.money.paid + outcome.money.presumed)
+        lines.append(f"All answers in {job.ledger} have cost {paid}")
     if tally.failed:
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in tally.failed.items())
         lines.append(f"Without an answer ({reasons}); run the same command to ask again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from stepdistill.task.schema import Split
 from stepdistill.task.stream import Examples
 from stepdistill.teacher.annotate import Asked, Files, Outcome, annotate
 from stepdistill.teacher.annotations import Annotations, count, read_annotations
+from stepdistill.teacher.protocol import Tally
 from stepdistill.teacher.ready import completion_digests
 
 LEDGER = "ledger.sqlite"
@@ -28,10 +29,11 @@ LEDGER = "ledger.sqlite"
 
 @dataclass(frozen=True)
 class Job:
-    """A run as far as its data and its teacher."""
+    """A run as far as its data and its teacher; `tally` counts what the teacher is asked."""
 
     config: RunConfig
     watch: Watcher
+    tally: Tally = field(default_factory=Tally)
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -120,7 +122,7 @@ class Job:
             )
         with folder.clock("annotate"):
             files = Files(folder.annotations, folder.left_out, folder.parse_report)
-            return annotate(self.asked, files, self.watch, ask)
+            return annotate(self.asked, files, self.watch, ask, self.tally)
 
     def reported(self) -> dict[str, Any]:
         """The parse report in the folder."""

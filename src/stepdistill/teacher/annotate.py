@@ -82,17 +82,20 @@ class Teacher(Protocol):
         ...
 
 
-def annotate(asked: Asked, files: Files, watch: Watcher, ask: bool = True) -> Outcome:
+def annotate(
+    asked: Asked, files: Files, watch: Watcher, ask: bool = True, tally: Tally | None = None
+) -> Outcome:
     """Have the examples answered, read the answers, and write the files, each in one step.
 
     A row holds the words verbatim beside what was read of them, so that reading can be repeated
     without asking again: with `ask` False nobody is asked, and what the ledger has is read anew.
+    `tally` is counted up on the way, for whoever wants to know when this does not come to its end.
 
     Raises:
         TeacherError: the teacher does not answer, or no answer fits any example.
         BudgetError: the budget is reached. What was answered until then is in the ledger.
     """
-    outcome = Outcome()
+    outcome = Outcome(Tally() if tally is None else tally)
     with ExitStack() as stack:
         teachers: list[Teacher] = []
         chosen = {split: asked.examples[split] for split in asked.splits}
