@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -190,8 +190,11 @@ class Lesson:
         elif granted <= 0:
             self.rate, self._known = max(self.rate / 2, 0.01), False
         else:
-            low = _least(lambda rate: self._levels(rate)[0] >= -JITTER * rate)
-            high = _least(lambda rate: self._levels(rate)[1] >= min(1 + JITTER * rate, self._holds(rate)))
+            steps = self._granted()
+            low = _least(lambda rate: self._levels(steps, rate)[0] >= -JITTER * rate)
+            high = _least(
+                lambda rate: self._levels(steps, rate)[1] >= min(1 + JITTER * rate, self._holds(rate))
+            )
             low, high = min(low, high), max(low, high)
             self.rate = math.sqrt(low * high)
             self.burst = self._holds(self.rate)
@@ -223,14 +226,14 @@ class Lesson:
             most, at = max(most, drawn), then
         return max(1.0, most)
 
-    def _levels(self, rate: float) -> tuple[float, float]:
+    def _levels(self, steps: Sequence[tuple[float, int]], rate: float) -> tuple[float, float]:
         """How full the server's bucket is at that rate: at its lowest before the end, and at the end."""
         holds, level, at, lowest = self._holds(rate), 0.0, self._level_at, 0.0
-        for then, n in self._steps:
-            if then >= self._end:
-                break
+        ends = [*(then for then, _ in steps[1:]), self._end]
+        for (then, n), until in zip(steps, ends, strict=True):
             level = min(holds, level + (then - at) * rate) - n
-            lowest, at = min(lowest, level + n - 1), then
+            # The requests of a step did not all go out at its beginning.
+            lowest, at = min(lowest, level + min(n - 1, (until - then) * rate)), then
         return lowest, min(holds, level + (self._end - at) * rate)
 
 
