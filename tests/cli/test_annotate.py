@@ -589,6 +589,8 @@ def test_annotating_a_finished_run_shows_its_report_and_changes_nothing(world: W
     done = world.annotate("--export", world.folder / "all.jsonl")
     assert "no answer marker: 1" in " ".join(done.out.split())
     assert "nothing was asked and nothing changed" in done.out
+    places = [done.out.index(f"\n {split} ") for split in SPLITS]
+    assert places == sorted(places)
     assert len((world.folder / "all.jsonl").read_text().splitlines()) == ALL
     one_line(world.call("annotate", "--reparse"), "a student has been trained", "another `out`")
     after = {p: p.read_bytes() for p in world.out.rglob("*") if p.is_file() and p.name != ".lock"}

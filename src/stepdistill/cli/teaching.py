@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich import box
 from rich.table import Table
 
 from stepdistill.cli.console import console, plain
 from stepdistill.config import load_run
+from stepdistill.config.teacher import SplitName
 from stepdistill.errors import ConfigError, RunFolderError, unknown
 from stepdistill.records import unwatched
 from stepdistill.study.job import Job
@@ -119,7 +120,8 @@ def _parse_table(report: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("split", "examples", "answers", "read", "by rule (right of those with gold)", "unread"):
         table.add_column(heading)
-    for split, row in report.items():
+    for split in (name for name in get_args(SplitName) if name in report):
+        row = report[split]
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in row["unread"].items())
         numbers = (f"{row[key]:,}" for key in ("examples", "answers", "read"))
         table.add_row(split, *numbers, _rules(row), reasons)
