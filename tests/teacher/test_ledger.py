@@ -201,22 +201,33 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def fill(ledger: Ledger, words: list[str], stored: list[str]) -> None:
+    """Claim and store sixteen at a time, whatever room there is."""
+    order = order_of(())
+    for start in range(0, len(words), 16):
+        asks = [ask_of(order, word, 50) for word in words[start : start + 16]]
+        with ledger.transaction():
+            ledger.claim(asks)
+        with ledger.transaction():
+            ledger.add("openai:m", 128, [(ask, reply_to(ask.prompt), 11) for ask in asks])
+        stored += words[start : start + 16]
+
+
 def test_a_full_disk_stops_in_one_line_and_loses_nothing_stored(small_disk: Path) -> None:
-    path, words = small_disk / "a.sqlite", [f"question {n}" for n in range(2000)]
-    asked: list[str] = []
+    path, words, stored = small_disk / "a.sqlite", [f"question {n}" for n in range(2000)], list[str]()
     wanted = r"cannot be written.*make room"
     with pytest.raises(LedgerError, match=wanted) as caught, Ledger(path) as ledger:
-        answer_all(ledger, order_of(words), 16, asked)
-    stored = len(asked) - 16
+        fill(ledger, words, stored)
     assert "\n" not in str(caught.value)
-    assert 0 < stored < len(words) - 16
+    assert 0 < len(stored) < len(words)
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    texts = served(path, words)
-    assert len(texts) == stored
-    assert all(text == answer_to(word) for word, text in texts.items())
+    assert served(path, words) == {word: answer_to(word) for word in stored}
     with Ledger(path) as ledger:
-        assert ledger.money().presumed > 0  # of the sixteen whose answers could not be stored
-        assert len(answer_all(ledger, order_of(words))) == len(words) - stored
+        money = ledger.money()
+        assert money.paid == 11 * len(stored)
+        assert money.presumed in (0, 16 * 50)  # of those that could not be stored, if they were asked
+        assert money.reserved == 0
+        assert answer_all(ledger, order_of(words)) == words[len(stored) :]
 
 
 def test_a_ledger_where_nothing_may_be_written_is_refused_in_one_line(small_disk: Path) -> None:
