@@ -231,7 +231,8 @@ def test_a_full_disk_stops_in_one_line_and_loses_nothing_stored(small_disk: Path
 
 
 def test_a_ledger_where_nothing_may_be_written_is_refused_in_one_line(small_disk: Path) -> None:
-    make(small_disk / "a.sqlite", ["q"])
+    with Ledger(small_disk / "a.sqlite") as ledger:
+        fill(ledger, ["q"], [])
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for name in ("a.sqlite", "new.sqlite", "folder/new.sqlite"):
         with pytest.raises((LedgerError, RunFolderError), match=r"annotate\.ledger|read-only") as caught:
