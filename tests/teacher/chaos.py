@@ -218,9 +218,9 @@ def full(repeats: int, seed: int, home: Path) -> Figures:
     figures.allowed = f"{ALLOWED} at each: {FLIGHT} in flight and those of 50 ms"
     with server(DELAY, "--answer-bytes", "900") as url:
         for number in range(repeats):
-            project = Project(home / f"full-{number}", url, 1500).make(number * 1500)
+            project = Project(home / f"full-{number}", url, 3000).make(number * 3000)
             before = billed(url)
-            with small_disk(project.folder / "runs", chance.randint(500, 1500)):
+            with small_disk(project.folder / "runs", chance.randint(4000, 7000)):
                 process = project.start()
                 _, said = process.communicate(timeout=120)
                 figures.ended(process.returncode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from stepdistill.teacher.protocol import Ask, Failed, Reply
 
 BATCH = "batch:"
 """Begins the owner of claims that a batch job holds."""
+ROOM = 1 << 20
+"""Bytes of disk below which nothing more is asked; what is on its way could not be stored."""
+ROOM_EACH = 12 << 10
+"""Bytes that an answer can take on the disk: its own pages, the index's, and both in the log."""
 MOST = 500
 """Keys in one query; SQLite takes at least 999 parameters."""
 
@@ -103,6 +108,10 @@ class Ledger:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+    def has_room(self, answers: int) -> bool:
+        """Whether the disk can take so many more answers, those on their way included."""
+        return shutil.disk_usage(self.path.parent).free > ROOM + ROOM_EACH * answers
 
     def find(self, slots: Sequence[bytes], max_tokens: int) -> tuple[dict[bytes, Entry], list[int]]:
         """Answers that serve, by slot, and the row numbers of damaged ones.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from stepdistill.errors import BudgetError, TeacherError
+from stepdistill.errors import BudgetError, LedgerError, TeacherError
 from stepdistill.records import Watcher
 from stepdistill.teacher.key import Keys
 from stepdistill.teacher.ledger import Ledger
@@ -70,8 +70,12 @@ class Work:
 
         Raises:
             BudgetError: nothing is on its way and the next answer could cost too much.
-            LedgerError: the ledger is full or damaged; the results are not stored.
+            LedgerError: there is no room for more answers, and all on their way are stored; or the ledger
+                cannot be written, and the results are not.
         """
+        tight = want > 0 and not self._ledger.has_room(len(results) + len(self._flying) + want)
+        if tight:
+            want = 0
         fresh = self._pull(want - len(self._held)) if want else []
         granted: list[Ask] = []
         if results or fresh or self._held:
@@ -80,6 +84,11 @@ class Work:
                 if want:
                     granted = self._claim([*self._held.values(), *fresh], want)
         self._report()
+        if tight and not self._flying:
+            raise LedgerError(
+                f"{self._ledger.path}: the disk is nearly full, so nothing more is asked; make room or set "
+                "annotate.ledger to another place, then run the same command again: stored answers are kept"
+            )
         if want and not granted and not results and not self.finished:
             self._wait()
         return granted
@@ -154,8 +163,9 @@ class Work:
                 asks.setdefault(slot, Ask(slot, prompt, draw, example_id))
             answered, damaged = self._ledger.find(list(asks), self.sampling.max_tokens)
             self._damaged.update(damaged)
-            self.tally.reused += len(answered) + len(rows) - len(asks)
-            known = (answered, self._hopeless, self._flying, self._held, found)
+            shared = {s for s in asks if s in self._flying or s in self._held or s in found}
+            self.tally.reused += len(answered) + len(shared) + len(rows) - len(asks)
+            known = (answered, shared, self._hopeless)
             new = (ask for slot, ask in asks.items() if not any(slot in k for k in known))
             found |= {ask.slot: self._priced(ask) for ask in new}
         return list(found.values())
