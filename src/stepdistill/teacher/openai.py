@@ -101,7 +101,7 @@ class OpenAIEndpoint:
         except RefusalError as error:
             error.detail = self._key.hide(error.detail)
             raise
-        if self._key.is_in(f"{reply.text} {reply.finish} {reply.model}"):
+        if any(self._key.is_in(said) for said in (reply.text, reply.finish, reply.model)):
             raise RefusalError("the reply repeats the key", hopeless=True, maybe_paid=True)
         return reply
 
