@@ -190,7 +190,9 @@ def test_a_wrong_key_is_said_by_the_name_of_its_variable(tmp_path: Path) -> None
     assert "the key is from CANARY" in str(error.value)
 
 
-@pytest.mark.parametrize("fault", [None, *echoing()[1::2]], ids=lambda f: f"{f.kind}-{f.status}" if f else "none")
+@pytest.mark.parametrize(
+    "fault", [None, *echoing()[1::2]], ids=lambda f: f"{f.kind}-{f.status}" if f else "none"
+)
 def test_no_file_no_output_and_no_command_line_holds_the_key(fault: Fault | None, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     with FaultyServer([fault] if fault else [], delay=0.05) as server:
