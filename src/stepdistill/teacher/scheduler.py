@@ -19,9 +19,9 @@ from stepdistill.teacher.pace import Pace
 from stepdistill.teacher.protocol import Ask, Failed, Prompt, Reply, Result, Work
 from stepdistill.teacher.refusal import RefusalError
 
-TICK = 0.05
-"""Seconds between two commits; so much of paid answers can be lost to a crash."""
-FIRST = 8
+TICK = 0.04
+"""Seconds between two commits; with the commit itself, 50 ms of paid answers can be lost to a crash."""
+FIRST = 32
 """Requests in flight at the start; one more with each answer, so that a limit is met softly."""
 PAID_TRIES = 3
 """Attempts at most where each may have been charged."""
@@ -114,7 +114,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         while True:
             results, self._outbox = self._outbox, []
-            ahead = max(2 * len(self._workers), 3 * len(results))
+            ahead = max(2 * self._limits.concurrency, 3 * len(results))
             want = 0 if self._stop.is_set() else max(0, ahead - self._queue.qsize())
             asks: list[Ask] = []
             if results or want:
