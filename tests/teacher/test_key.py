@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from asking import teacher
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepdistill.config import TeacherConfig
 from stepdistill.teacher.key import Keys
 from stepdistill.teacher.protocol import Message, Prompt, Role, Sampling
 
@@ -81,3 +83,14 @@ def test_the_limit_of_tokens_and_the_way_to_the_server_do_not() -> None:
     one = [Message("user", "words")]
     for config in (teacher(base_url="http://x/v2"), teacher(backend="openai-batch"), teacher(draws=2)):
         assert key(Keys(config, Sampling(max_tokens=9)), one) == key(CHAT, one)
+
+
+def test_weights_that_change_under_their_name_are_another_model(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"one")
+    local = TeacherConfig(backend="local", model=str(file))
+    said = [Message("user", "x")]
+    first = key(Keys(local, Sampling()), said)
+    assert key(Keys(local, Sampling()), said) == first
+    file.write_bytes(b"two")
+    assert key(Keys(local, Sampling()), said) != first

@@ -59,7 +59,9 @@ class Run(Job):
 
     def annotate(self, ask: bool = True) -> Outcome:
         """As `Job.annotate`, where that is not done yet."""
-        if self.folder.annotations.exists():
+        folder = self.folder
+        # The report is written last: without it, an interruption may have left the other files behind.
+        if folder.annotations.exists() and (folder.parse_report.exists() or folder.has_students()):
             return Outcome()
         return super().annotate(ask)
 

@@ -128,9 +128,10 @@ def _tell_apart(teachers: Sequence[Teacher]) -> None:
 def _write(asked: Asked, teachers: Sequence[Teacher], files: Files, outcome: Outcome, watch: Watcher) -> None:
     report = ParseReport(asked.task.kind.same)
     write_jsonl(files.annotations, _rows(asked, teachers, report, watch))
-    left_out = (row for row in iter_jsonl(files.annotations) if "left_out" in row)
-    write_jsonl(files.left_out, left_out)
     outcome.report = report.plain()
+    thinned = asked.config.annotate.verify != "none" or any(p["unread"] for p in outcome.report.values())
+    rows = iter_jsonl(files.annotations) if thinned else ()
+    write_jsonl(files.left_out, (row for row in rows if "left_out" in row))
     for split in outcome.report:
         outcome.report[split]["examples"] = len(asked.examples[split])  # type: ignore[index]
     write_json(files.report, outcome.report)

@@ -8,6 +8,7 @@ from typing import Any
 
 from stepdistill.config import TeacherConfig
 from stepdistill.teacher.protocol import Message, Prompt, Sampling
+from stepdistill.weights import digests
 
 FAMILY = {"openai-batch": "openai"}
 """Ways to the same model: an answer that came through a batch job serves live requests too."""
@@ -26,7 +27,15 @@ class Keys:
         self.place = teacher.base_url
         backend = FAMILY.get(teacher.backend, teacher.backend)
         self._is_text = teacher.style == "text"
-        start = [1, backend, teacher.model, teacher.api, teacher.style, sampling.temperature, sampling.top_p]
+        start = [
+            1,
+            backend,
+            _model(teacher),
+            teacher.api,
+            teacher.style,
+            sampling.temperature,
+            sampling.top_p,
+        ]
         start += [list(sampling.stop), sampling.extra]
         self._start = hashlib.sha256(json.dumps(start).encode())
         self._head: tuple[Message, ...] | None = None
@@ -51,3 +60,10 @@ class Keys:
             if not self._is_text:  # a text has no turns: where its shared part ends must not count
                 total.update(b"%s:%d:" % (message.role.encode(), len(raw)))
             total.update(raw)
+
+
+def _model(teacher: TeacherConfig) -> Any:
+    """The model by name; by its weights where they are files here, which may change under their name."""
+    if teacher.backend not in ("local", "vllm"):
+        return teacher.model
+    return sorted(digests(str(teacher.model), "teacher.model").values()) or teacher.model
