@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chaos import hear_ctrl_c
 from faulty_server import Fault, FaultyServer
 
 TASK = """
@@ -544,7 +545,8 @@ def test_what_stopped_in_the_middle_goes_on_where_it_was(world: World) -> None:
 def test_ctrl_c_keeps_what_is_answered_and_the_same_command_goes_on(world: World) -> None:
     world.server.delay = 0.1
     command = [sys.executable, "-m", "stepdistill", "annotate", str(world.folder / "run.yaml"), "-q"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=hear_ctrl_c) as process:
         deadline = time.monotonic() + 60
         while world.server.counts["answered"] < 3 and time.monotonic() < deadline:
             time.sleep(0.01)

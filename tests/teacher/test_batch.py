@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from chaos import hear_ctrl_c
 from faulty_server import BatchPlan, Fault, FaultyServer, echo
 from hypothesis import given
 from hypothesis import strategies as st
@@ -363,7 +364,12 @@ def annotate(path: Path) -> subprocess.Popen[str]:
     """The real command, in a process group of its own."""
     command = [sys.executable, "-m", "stepdistill", "annotate", str(path), "--quiet"]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 
@@ -388,6 +394,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> str:
         return finish(write_run(tmp_path_factory.mktemp("clean"), server.url))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
 def test_killed_while_a_batch_is_made(serve: Serve, tmp_path: Path, clean: str, path: str) -> None:
     late = Fault("late", path=path, seconds=60, most=1)
@@ -401,6 +408,7 @@ def test_killed_while_a_batch_is_made(serve: Serve, tmp_path: Path, clean: str, 
     assert submitted(server) == [48, 48]  # two stages
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(serve: Serve, tmp_path: Path, clean: str) -> None:
     seed = int(os.environ.get("STEPDISTILL_SEED", "3"))
     print(f"seed {seed}")
@@ -418,6 +426,7 @@ def test_killed_at_random_moments(serve: Serve, tmp_path: Path, clean: str) -> N
     assert len(server.seen) == 2 * 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_wait_and_the_batch_is_fetched_later(
     serve: Serve, tmp_path: Path, clean: str, number: int, code: int

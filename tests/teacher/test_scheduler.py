@@ -169,6 +169,7 @@ def test_after_a_429_nobody_asks_before_the_time_that_it_says(
     assert (tally.slowed, tally.failed) == (1, {})
 
 
+@pytest.mark.slow
 def test_a_strict_bucket_refuses_little_and_nobody_comes_too_early(tmp_path: Path) -> None:
     with FaultyServer(rate=200, burst=20, asked="ceil", delay=0.02) as server:
         asked = words(1200)
@@ -216,6 +217,7 @@ def stored(folder: Path) -> int:
     return count(folder / "runs", "completions")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_intake_and_stores_what_is_on_its_way(sent: int, code: int, tmp_path: Path) -> None:
     with FaultyServer(delay=0.5) as server:
@@ -232,6 +234,7 @@ def test_a_signal_ends_the_intake_and_stores_what_is_on_its_way(sent: int, code:
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_does_not_wait_for_a_server_that_never_answers(
     sent: int, code: int, tmp_path: Path
@@ -250,6 +253,7 @@ def test_a_second_signal_does_not_wait_for_a_server_that_never_answers(
     assert count(tmp_path / "runs", "claims") == 0
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_is_asked_again_by_the_same_command(tmp_path: Path) -> None:
     with FaultyServer([Fault("never", most=8)]) as server:
         process = start(tmp_path, server.url)
