@@ -87,6 +87,7 @@ class World:
             "out": str(self.out),
             **more,
         }
+        values["annotate"] = {"splits": ["train", "validation", "test"], **values.get("annotate", {})}
         if "teachers" not in more:
             values["teacher"] = self.teacher(**(teacher or {}))
         (self.folder / "run.yaml").write_text(yaml.safe_dump(values))

@@ -14,7 +14,8 @@ from stepdistill.config import DataConfig
 from stepdistill.errors import DataError
 from stepdistill.records import Annotation, Completion, Example
 from stepdistill.task import claims
-from stepdistill.task.load import builtin_names, digest_examples, load_examples, load_task
+from stepdistill.task.load import builtin_names, load_examples, load_task
+from stepdistill.task.stream import digest_examples
 from stepdistill.teacher.parse import parse
 
 NAMES = ("anli-r1", "anli-r2", "anli-r3", "asdiv", "claims", "cqa", "esnli", "svamp")

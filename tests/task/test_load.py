@@ -262,3 +262,16 @@ def test_a_refused_field_is_quoted_as_it_stands(template: str) -> None:
 
 def test_values_with_braces_are_put_in_as_they_are(make: Callable[..., Task]) -> None:
     assert make().render({"message": "{team} {0} {"}) == "{team} {0} {"
+
+
+def test_json_rows_may_lack_the_label_but_not_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text(
+        "{name: t, instruction: i, input: '{x}', answer: {kind: label, labels: [a, b], column: y}, "
+        "data: {files: {train: train.jsonl}}}"
+    )
+    task, rows = load_task(str(tmp_path / "task.yaml")), tmp_path / "train.jsonl"
+    rows.write_text('{"x": 1}\n{"x": 2, "y": "a"}\n')
+    assert [e.label for e in load_examples(task, DataConfig())["train"]] == [None, "a"]
+    rows.write_text('{"x": 1}\n{"x": 2}\n')
+    with pytest.raises(DataError, match="row 1: no column 'y'; the row has: x"):
+        load_examples(task, DataConfig())

@@ -20,8 +20,8 @@ from stepdistill.config import DataConfig, LimitConfig
 from stepdistill.errors import DataError
 from stepdistill.records import Example
 from stepdistill.task import stream
-from stepdistill.task.load import Task, digest_examples, load_examples, load_task, stream_examples
-from stepdistill.task.stream import Hashes
+from stepdistill.task.load import Task, load_examples, load_task, stream_examples
+from stepdistill.task.stream import Hashes, digest_examples
 
 Row = dict[str, Any]
 

@@ -24,7 +24,7 @@ def asked_of(
         task=task.spec.name,
         data=data or DataConfig(),
         teacher=teacher or TeacherConfig(),
-        annotate=AnnotateConfig(**annotate),
+        annotate=AnnotateConfig(**{"splits": ("train", "validation", "test"), **annotate}),
         student=StudentConfig(model="scratch:"),
         out="out",
     )

@@ -3,6 +3,7 @@
     python tests/teacher/chaos.py kill --repeats 100 --seed 0
     python tests/teacher/chaos.py pair --repeats 20
     python tests/teacher/chaos.py full --repeats 20      (as root: it mounts a small file system)
+    python tests/teacher/chaos.py replies --repeats 5
 
 A server of our own counts every answer that it gives (as a provider would bill it). The command runs as a
 child process; after each fault its ledger is read from outside. Prints one JSON object.
@@ -62,12 +63,16 @@ class Project:
         """The ledger of all its runs."""
         return self.folder / "runs" / "ledger.sqlite"
 
-    def start(self, out: str = "a") -> subprocess.Popen[str]:
+    def start(self, out: str = "a", **limits: float) -> subprocess.Popen[str]:
         """The command, begun."""
         teacher = {"backend": "openai", "model": "chaos", "base_url": self.url, "prompt": "zero-shot"}
         config = {
             "task": str(self.folder / "task.yaml"),
-            "teacher": {**teacher, "limits": {"concurrency": FLIGHT}, "price": {"input": 1, "output": 1}},
+            "teacher": {
+                **teacher,
+                "limits": {"concurrency": FLIGHT, **limits},
+                "price": {"input": 1, "output": 1},
+            },
             "student": {"model": "scratch:"},
             "out": str(self.folder / "runs" / out),
         }
@@ -112,6 +117,8 @@ class Figures:
     billed_again: int = 0
     most_billed_again: int = 0
     allowed: str = ""
+    more_seconds: float = 0.0
+    more_memory_mb: float = 0.0
     exit_codes: dict[str, int] = field(default_factory=dict)
     said: str = ""
 
@@ -240,6 +247,63 @@ def full(repeats: int, seed: int, home: Path) -> Figures:
     return figures
 
 
+REPLIES: list[dict[str, Any]] = [
+    {"kind": "status", "status": status, "share": 0.02, "times": 2} for status in (500, 502, 503, 529)
+]
+REPLIES += [{"kind": "status", "status": 429, "retry_after": "1", "most": 20, "share": 0.02}]
+REPLIES += [
+    {"kind": kind, "share": 0.02, "times": 2, "size": 50_000_000}
+    for kind in [
+        "reset",
+        "close",
+        "reset-mid-body",
+        "truncated-json",
+        "wrong-type",
+        "empty-choices",
+        "odd-content",
+        "garbage-utf8",
+    ]
+]
+REPLIES += [{"kind": kind, "share": 0.01, "times": 2} for kind in ("huge", "huge-chunked", "gzip-bomb")]
+REPLIES += [{"kind": kind, "share": 0.01, "times": 1} for kind in ("never", "slow")]
+REPLIES += [{"kind": "late", "share": 0.01, "times": 1, "seconds": 4.0}]
+"""A quarter of all requests fails in one of twenty ways, at most twice for a prompt."""
+
+
+def replies(repeats: int, seed: int, home: Path) -> Figures:
+    """Twenty kinds of faulty replies at once, beside a server without faults; requests end after 2 s."""
+    figures = Figures("faulty replies", repeats, seed)
+    figures.allowed = "64 MB of memory, and twice the time after which a request ends"
+    for number in range(repeats):
+        plan = home / f"plan-{number}.json"
+        plan.write_text(json.dumps(REPLIES))
+        spent: list[tuple[float, int]] = []
+        for name, more in (("clean", ()), ("faulty", ("--plan", str(plan), "--seed", str(seed + number)))):
+            with server(DELAY, *more) as url:
+                project = Project(home / f"{name}-{number}", url, 3000).make(number * 3000)
+                began, process, peak = time.monotonic(), project.start(timeout_seconds=2.0), 0
+                while process.poll() is None:
+                    peak = max(peak, memory(process.pid))
+                    time.sleep(0.02)
+                spent.append((time.monotonic() - began, peak))
+                figures.ended(process.returncode)
+                assert process.returncode == 0, process.communicate()[1]
+                check(project, project.annotated(), figures)
+        (clean, little), (faulty, much) = spent
+        figures.more_seconds = max(figures.more_seconds, round(faulty - clean, 1))
+        figures.more_memory_mb = max(figures.more_memory_mb, round((much - little) / 1024, 1))
+    return figures
+
+
+def memory(process: int) -> int:
+    """Peak resident memory so far, in kB; 0 where the process has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+
+
 def check(project: Project, rows: list[dict[str, Any]], figures: Figures) -> None:
     """Every input has exactly one row, with the answer to its own prompt."""
     from faults import echo
@@ -273,7 +337,7 @@ def resize(folder: Path, kilobytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(folder)], check=True)
 
 
-FAULTS = {"kill": kill, "pair": pair, "full": full}
+FAULTS = {"kill": kill, "pair": pair, "full": full, "replies": replies}
 
 
 def main() -> None:

@@ -71,7 +71,8 @@ def answered(
     """Have the examples answered by the fake."""
     monkeypatch.setitem(asked.BACKENDS, "local", lambda *_: fake)
     tally = Tally()
-    teacher.ask(lambda: pairs, len(pairs), None, unwatched, tally)
+    teacher.prepare(None)
+    teacher.ask(lambda: pairs, len(pairs), unwatched, tally)
     return tally
 
 

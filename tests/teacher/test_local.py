@@ -27,7 +27,7 @@ from stepdistill import weights
 from stepdistill.config import TeacherConfig
 from stepdistill.errors import TeacherError
 from stepdistill.teacher.local import LocalBackend
-from stepdistill.teacher.protocol import Ask, Message, Prompt, Result, Sampling
+from stepdistill.teacher.protocol import Ask, Message, Prompt, Result, Sampling, Tally
 from stepdistill.teacher.tokens import Tokens
 
 TEMPLATE = (
@@ -409,6 +409,7 @@ class Line:
 
     def __init__(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         self.sampling = sampling
+        self.tally = Tally()
         self.left = [Ask(bytes([i]), prompt, 0, str(i)) for i, prompt in enumerate(prompts)]
         self.got: dict[bytes, Result] = {}
         self.sizes: list[int] = []

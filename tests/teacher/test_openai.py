@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from stepdistill.config import TeacherConfig
 from stepdistill.errors import ConfigError, StepdistillError, TeacherError
-from stepdistill.teacher.openai import Body, OpenAIEndpoint, address, read_reply
+from stepdistill.teacher.openai import Body, OpenAIEndpoint, address
 from stepdistill.teacher.protocol import Message, Prompt, Reply, Sampling, Tally
 from stepdistill.teacher.refusal import RefusalError
+from stepdistill.teacher.reply import read_reply
 
 ASKED = words(60)
 TRANSIENT = [
@@ -203,7 +204,9 @@ def test_a_host_that_does_not_exist_stops_the_run(tmp_path: Path, monkeypatch: p
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", unknown)
-    with pytest.raises(TeacherError, match="no connection: Name or service not known"):
+    with pytest.raises(
+        TeacherError, match=r"no connection: https://teacher.invalid/v1/chat/completions: Name or service"
+    ):
         run(tmp_path, at("https://teacher.invalid/v1"), ASKED)
     assert set(asked) == {"teacher.invalid"}
     assert len(asked) <= 8
@@ -274,7 +277,43 @@ def test_a_body_is_json_and_says_exactly_the_prompt(
             assert sent.pop("messages") == [{"role": "user", "content": one.text}]
         else:
             assert sent.pop("prompt") == one.text
-        assert sent == {"model": "m", "temperature": 0.5, "max_tokens": 7, "stop": ["\n\n"], "seed": 1}
+        asked = {"model": "m", "temperature": 0.5, "top_p": 1.0, "max_tokens": 7, "stop": ["\n\n"], "seed": 1}
+        assert sent == asked
+
+
+def test_a_default_is_told_to_all_but_openai_whose_newer_models_refuse_to_be_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = prompt("x")
+    other = json.loads(Body(at("http://h/v1"), Sampling(temperature=1.0)).of(one))
+    assert (other["temperature"], other["top_p"]) == (1.0, 1.0)
+    own = json.loads(Body(at("https://api.openai.com/v1"), Sampling(temperature=1.0)).of(one))
+    assert {"temperature", "top_p"}.isdisjoint(own)
+
+
+def test_thoughts_that_stand_in_the_sum_alone_are_counted() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 813}
+    raw = json.dumps({"choices": [{"message": {"content": "x"}}], "usage": usage}).encode()
+    assert read_reply(raw, at("http://h/v1"), 0.0).completion_tokens == 803
+
+
+def test_an_address_that_nobody_has_ever_answered_at_is_soon_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stepdistill.teacher.openai.STARTING", 0.0)
+    endpoint = OpenAIEndpoint(at("http://127.0.0.1:9/v1"), SAMPLING)
+
+    async def asked() -> list[bool]:
+        await endpoint.open()
+        fatal = []
+        for _ in range(2):
+            with pytest.raises(RefusalError, match=r"127\.0\.0\.1:9") as refused:
+                await endpoint.ask(prompt("x"))
+            fatal.append(refused.value.fatal)
+        await endpoint.close()
+        return fatal
+
+    assert asyncio.run(asked()) == [False, True]
 
 
 def test_a_lone_surrogate_and_a_nul_in_a_prompt_are_sent_as_json_has_them() -> None:

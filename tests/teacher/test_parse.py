@@ -221,3 +221,14 @@ def test_reading_takes_time_that_grows_with_the_text(filler: str) -> None:
     start = time.process_time()
     read(text, TASKS["esnli"])
     assert time.process_time() - start < 0.2
+
+
+def test_an_input_that_is_repeated_is_no_next_question() -> None:
+    task = load_task("esnli")
+    asked = "Premise: A man sleeps on a bench in the park.\nHypothesis: A man is awake."
+    words = f"Let us compare.\n{asked}\nHe sleeps. {task.spec.answer.marker} contradiction."
+    read = parse(Completion("1", words, "m"), task, (), asked)
+    assert isinstance(read, Annotation)
+    assert read.label == "contradiction"
+    other = words.replace("A man sleeps on a bench", "Two dogs run along the beach")
+    assert isinstance(parse(Completion("1", other, "m"), task, (), asked), Unparsed)

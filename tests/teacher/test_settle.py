@@ -155,3 +155,16 @@ def test_hinted_answers_do_not_vote() -> None:
 def test_what_is_left_out_has_a_reason(said: str, gold: str | None, verify: str, reason: str | None) -> None:
     words = [heard(None if c == "-" else c, draw=i) for i, c in enumerate(said)]
     assert settled(words, Example("x", "?", gold), verify=verify).left_out == reason
+
+
+def test_agreeing_with_gold_drops_rationales_for_other_labels() -> None:
+    mixed = [heard("y", "a"), heard("y", "b", draw=1), heard("n", "c", draw=2)]
+    assert settled(mixed, keep="all").read.more == ("b", "c")  # type: ignore[union-attr]
+    assert settled(mixed, keep="all", verify="agree-with-gold").read.more == ("b",)  # type: ignore[union-attr]
+
+
+def test_a_hinted_rationale_has_the_votes_that_its_label_had_and_needs_no_majority() -> None:
+    mixed = [heard("n", "a"), heard("n", "b", draw=1), heard("y", "c", draw=2), heard("y", "d", hinted=True)]
+    found = settled(mixed, verify="majority")
+    assert (label(found), found.left_out) == ("y", None)
+    assert found.read.confidence == pytest.approx(1 / 3)  # type: ignore[union-attr]

@@ -15,6 +15,7 @@ from stepdistill.config import LimitsConfig, PriceConfig
 from stepdistill.errors import BudgetError
 from stepdistill.records import unwatched
 from stepdistill.teacher import work as module
+from stepdistill.teacher.entry import Entry
 from stepdistill.teacher.key import Keys
 from stepdistill.teacher.ledger import Ledger
 from stepdistill.teacher.prices import Price
@@ -28,6 +29,7 @@ from stepdistill.teacher.protocol import (
     Sampling,
     Tally,
     as_extra,
+    in_batches,
 )
 from stepdistill.teacher.work import Order, Work
 
@@ -310,3 +312,42 @@ def test_a_failed_ask_is_tried_again_only_where_it_is_wanted(tmp_path: Path) -> 
         assert work.finished
         assert tally.failed == {"content_filter": 1}
         assert (tally.answered, ledger.money().presumed) == (1, 0)
+
+
+def test_a_free_teacher_goes_on_where_the_budget_is_used_up(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "a.sqlite") as ledger:
+        with ledger.transaction():
+            ledger.charge("paid", 5)
+        work = Work(ledger, order_of(["x"], price=Price(0, 0, 0), max_cost=3), Tally())
+        assert len(work.exchange((), 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("finish", "used", "cut"),
+    [
+        ("stop", 128, False),
+        ("length", 3, True),
+        ("unknown", 127, False),
+        ("unknown", 128, True),
+        ("abort", None, True),
+    ],
+)
+def test_an_answer_that_may_have_been_cut_serves_no_larger_limit(
+    finish: str, used: int | None, cut: bool
+) -> None:
+    entry = Entry(b"s", 128, 0, "words", finish, "m", 1, used, 1)
+    assert (entry.is_cut, entry.serves(256)) == (cut, not cut)
+
+
+def test_a_prompt_that_is_too_long_is_a_failure_and_the_others_are_answered(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def complete(prompts: list[Prompt], sampling: Sampling, draws: list[int]) -> list[Reply]:
+        asked.extend(one.text for one in prompts)
+        return [reply_to(one) for one in prompts]
+
+    with Ledger(tmp_path / "a.sqlite") as ledger:
+        work = Work(ledger, order_of(["short", "much too long", "brief"]), Tally())
+        in_batches(work, complete, 2, lambda one: "9 tokens, 8 fit" if "long" in one.text else None)
+    assert len(asked) == 2
+    assert (work.tally.answered, work.tally.failed) == (2, {"prompt too long": 1})

@@ -38,6 +38,8 @@ def annotate(
     """
     if sum((preview is not None, reparse, repair)) > 1:
         raise ConfigError("--preview, --reparse and --repair exclude each other; give one")
+    if export is not None and (preview is not None or repair):
+        raise ConfigError("--export goes with no flag but --reparse: the others annotate nothing")
     from stepdistill.cli import teaching
 
     if repair:

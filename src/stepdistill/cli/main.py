@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -65,6 +66,9 @@ def main() -> None:
     Codes: 0 done, 2 a user's error in one line, 3 the budget is reached, 130 interrupted, 143 terminated.
     """
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode shows what it can
     try:
         code = app(standalone_mode=False)
     except StepdistillError as error:
@@ -79,6 +83,10 @@ def main() -> None:
         # Whoever read our output has gone (`| head`); nothing is wrong. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"Error: {where}{error.strerror or error}; give another path, or mend it, then run again")
+        code = 2
     except _Misused as error:
         error.show()
         code = error.exit_code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from stepdistill.cli.options import File, Json, Quiet, Set, opened
 
 
@@ -11,7 +13,11 @@ def run(file: File, set_: Set = None, quiet: Quiet = False, json: Json = False) 
     Started again after an interruption, it goes on where it was.
     """
     with opened(file, set_, quiet or json) as work:
-        work.annotate()
+        outcome = work.annotate()
+        if outcome.tally.attempts:
+            from stepdistill.cli.teaching import asked_lines
+
+            typer.echo("\n".join(asked_lines(outcome)), err=True)
         work.train()
         records = work.evaluate()
     from stepdistill.cli.table import show

@@ -25,7 +25,8 @@ def show(run: Run, records: Sequence[RunRecord], as_json: bool) -> None:
     out = console()
     title = f"{run.task.spec.name}: accuracy on {records[0].scorecard.n} test examples"
     if run.task.spec.data.generator:
-        title += " (SIMULATED letters and teacher)"
+        simulated = any(teacher.backend == "simulated" for teacher in run.config.asked)
+        title += " (SIMULATED letters and teacher)" if simulated else " (SIMULATED letters)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("method", "labels"):
         table.add_column(heading)

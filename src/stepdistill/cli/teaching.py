@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from stepdistill.cli.console import console, plain
 from stepdistill.config import load_run
 from stepdistill.config.teacher import SplitName
-from stepdistill.errors import ConfigError, RunFolderError, unknown
+from stepdistill.errors import ConfigError, MissingExtraError, RunFolderError, unknown
 from stepdistill.records import unwatched
 from stepdistill.study.job import Job
 from stepdistill.teacher.annotate import Outcome
@@ -70,6 +71,8 @@ def check_export(path: Path) -> None:
         raise ConfigError(f"--export {path}: " + unknown("format", path.suffix or path.name, FORMATS))
     if path.exists():
         raise RunFolderError(f"--export {path}: is there already; delete it or give another name")
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise MissingExtraError(f"--export {path}", "data")
 
 
 def export(job: Job, path: Path) -> None:
@@ -99,16 +102,26 @@ def asked_line(tally: Tally) -> str:
     )
 
 
-def _lines(job: Job, outcome: Outcome) -> list[str]:
+def asked_lines(outcome: Outcome) -> list[str]:
+    """What was asked and paid, and what has no answer; nothing where nobody was asked."""
     tally, lines = outcome.tally, []
     if tally.answered or tally.reused or tally.failed:
         lines.append(asked_line(tally))
     if outcome.money and outcome.money.total:
-        paid = dollars(outcome.money.paid + outcome.money.presumed)
-        lines.append(f"All answers in {job.ledger} have cost {paid}")
+        presumed = outcome.money.presumed
+        unsure = f", and up to {dollars(presumed)} for requests whose fate is unknown" if presumed else ""
+        lines.append(f"All answers in the ledger have cost {dollars(outcome.money.paid)}{unsure}")
     if tally.failed:
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in tally.failed.items())
         lines.append(f"Without an answer ({reasons}); run the same command to ask again")
+    return lines
+
+
+def _lines(job: Job, outcome: Outcome) -> list[str]:
+    lines = asked_lines(outcome)
+    if outcome.left_out:
+        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in outcome.left_out.most_common())
+        lines.append(f"{outcome.left_out.total():,} training examples are left out of it ({reasons})")
     if outcome.kept:
         lines.append("Students have been trained on these answers: nothing was asked and nothing changed")
     lines.append(f"Everything is in {job.folder.path}")

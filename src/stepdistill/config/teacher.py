@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -64,7 +65,7 @@ class TeacherConfig(Model):
     model: str | None = Field(None, min_length=1)
     base_url: str = "https://api.openai.com/v1"
     api: Literal["chat", "completions"] = "chat"
-    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_variable: str | None = None
     key_header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$")
     prompt: Literal["few-shot", "zero-shot", "hinted"] = "few-shot"
     style: Literal["chat", "text"] = "chat"
@@ -80,6 +81,16 @@ class TeacherConfig(Model):
     batch_size: int = Field(8, ge=1)
     trust_remote_code: bool = False
 
+    @field_validator("key_variable")
+    @classmethod
+    def _name_of_a_variable(cls, value: str | None) -> str | None:
+        # Not shown: a key that was put here by mistake would stand in messages and logs.
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+            raise ValueError(
+                "give the NAME of an environment variable, such as GROQ_API_KEY, and never the key"
+            )
+        return value
+
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, value: str) -> str:
@@ -89,10 +100,14 @@ class TeacherConfig(Model):
             raise ValueError(f"not a URL ({error}); write it as https://host/v1") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"'{parts.scheme}://...' is not an address; write it as https://host/v1")
+        if parts.path.rstrip("/").endswith("/completions"):
+            raise ValueError("ends in /completions, which `api` adds; leave it off: https://host/v1")
         if parts.username or parts.password:
             raise ValueError(
                 "holds a user name or password, which would be written to files; use key_variable"
             )
+        if re.search(r"(?i)(^|&)[^=&]*(key|token|secret|sig|password)[^=&]*=", parts.query):
+            raise ValueError("holds a key in its query, which would be written to files; use key_variable")
         return value
 
     @model_validator(mode="after")
@@ -103,6 +118,8 @@ class TeacherConfig(Model):
             raise ValueError(
                 f"{self.draws} draws at temperature 0 are all alike; set temperature, such as 0.7"
             )
+        if self.draws > 1 and "seed" in self.extra:
+            raise ValueError(f"extra: one seed for {self.draws} draws makes them all alike; leave it out")
         if self.api == "completions" and self.style == "chat" and self.backend in HTTP:
             raise ValueError("api 'completions' continues a text; set style: text")
         if taken := sorted(set(self.extra) & set(RESERVED)):
@@ -120,7 +137,7 @@ class TeacherConfig(Model):
 class AnnotateConfig(Model):
     """What is annotated, what it may cost, and which answers the student is trained on."""
 
-    splits: tuple[SplitName, ...] = Field(("train", "validation", "test"), min_length=1, strict=False)
+    splits: tuple[SplitName, ...] = Field(("train", "test"), min_length=1, strict=False)
     ledger: str | None = None
     max_cost_usd: float | None = Field(None, gt=0)
     combine: Literal["first", "vote", "all"] = "first"

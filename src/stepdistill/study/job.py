@@ -16,9 +16,9 @@ from stepdistill.files import read_text
 from stepdistill.records import Watcher
 from stepdistill.student.methods import Method, find_method
 from stepdistill.study.folder import RunFolder
-from stepdistill.task.load import Task, digest_examples, load_task, stream_examples
+from stepdistill.task.load import Task, load_task, stream_examples
 from stepdistill.task.schema import Split
-from stepdistill.task.stream import Examples
+from stepdistill.task.stream import Examples, digest_examples
 from stepdistill.teacher.annotate import Asked, Files, Outcome, annotate
 from stepdistill.teacher.annotations import Annotations, count, read_annotations
 from stepdistill.teacher.protocol import Tally

@@ -20,8 +20,8 @@ from stepdistill.student.model import Student, load_student, new_student
 from stepdistill.student.train import Lesson, forget_work, train
 from stepdistill.study.folder import TEACHER
 from stepdistill.study.job import Job
-from stepdistill.task.load import digest_examples
 from stepdistill.task.schema import Split
+from stepdistill.task.stream import digest_examples
 from stepdistill.teacher.annotate import Outcome
 from stepdistill.teacher.annotations import count
 
@@ -61,9 +61,16 @@ class Run(Job):
         """As `Job.annotate`, where that is not done yet."""
         folder = self.folder
         # The report is written last: without it, an interruption may have left the other files behind.
-        if folder.annotations.exists() and (folder.parse_report.exists() or folder.has_students()):
+        if folder.has_students() and folder.annotations.exists():
+            return Outcome()
+        if folder.parse_report.exists() and folder.annotations.exists() and not self._unanswered():
             return Outcome()
         return super().annotate(ask)
+
+    def _unanswered(self) -> bool:
+        """Whether a teacher that can be asked owes an answer to some example."""
+        rows = sum(len(self.annotations.get(split, {})) for split in self.asked.splits)
+        return rows < self.asked.total and any(teacher.modelled for teacher in self.config.asked)
 
     def train(self) -> None:
         """Stage 3: a student for each method, in `students/`."""
@@ -104,6 +111,8 @@ class Run(Job):
     def teacher_is_measured(self) -> bool:
         """Whether the teacher was asked all of the test split; over a part, it would not compare."""
         asked = self.annotations.get("test", {})
+        if any(teacher.modelled for teacher in self.config.asked):
+            return bool(asked)  # what it did not answer counts as wrong
         return all(example.id in asked for example in self.examples["test"])
 
     def parse_report(self) -> dict[str, Any]:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from stepdistill.config import DataConfig, check, read_yaml
 from stepdistill.errors import ConfigError, DataError, brief, unknown
-from stepdistill.files import digest_all
 from stepdistill.records import Demonstration, Example
 from stepdistill.task.answers import AnswerKind
 from stepdistill.task.schema import DemonstrationSpec, Split, TaskSpec, template_fields
-from stepdistill.task.sources import Row, column, generate, iter_rows, open_hub
+from stepdistill.task.sources import ENVIRONMENT, Row, column, find_file, generate, iter_rows, open_hub
 from stepdistill.task.stream import Examples, Hashes, Source, check_examples, cut, hide, join, limit
-
-ENVIRONMENT = "STEPDISTILL_DATA"
-"""Environment variable with the folder of the data, where `data.root` is not given."""
 
 # Taking a template apart for every row would be a fifth of the time of reading.
 _fields = lru_cache(maxsize=64)(template_fields)
@@ -169,13 +164,6 @@ def load_examples(
     return {split: list(examples) for split, examples in stream_examples(task, data, only).items()}
 
 
-def digest_examples(examples: Mapping[Split, Iterable[Example]]) -> str:
-    """Hash of all examples, their order and splits; taken one at a time."""
-    return digest_all(
-        chain.from_iterable(chain((name,), map(repr, examples[name])) for name in sorted(examples))
-    )
-
-
 @dataclass(frozen=True)
 class _Source:
     """One of the three places where a task's rows can come from."""
@@ -186,10 +174,38 @@ class _Source:
     hub: bool = False
 
     def check(self, split: Split) -> Examples:
-        spec = self.task.spec
-        return check_examples(
-            self._open(split), lambda row, index: self._example(row, index, split), spec.id is not None
-        )
+        """The examples of a split, checked. Rows may lack the label's column, but not all of them."""
+        source, lacking, has = self._open(split), "", False
+
+        def make(row: Row, index: int) -> Example:
+            nonlocal lacking, has
+            if self._label(row) is None:
+                lacking = (
+                    lacking
+                    or f"row {index + 1}: no column '{self._label_name}'; the row has: {', '.join(row)}"
+                )
+            else:
+                has = True
+            return self._example(row, index, split)
+
+        examples = check_examples(source, make, self.task.spec.id is not None)
+        if lacking and not has:
+            raise DataError(f"{source.name}, {lacking}. Name the right one in the task file")
+        return examples
+
+    @property
+    def _label_name(self) -> str | None:
+        hub = self.task.spec.data.hub if self.hub else None
+        return (hub.column if hub else None) or self.task.spec.answer.column
+
+    def _label(self, row: Row) -> tuple[Any] | None:
+        """The value in the label's column; None where the row has no such column."""
+        if self.task.spec.answer.column is None:
+            return (None,)
+        try:
+            return (column(row, str(self._label_name)),)
+        except KeyError:
+            return None
 
     def _open(self, split: Split) -> Source:
         spec = self.task.spec.data
@@ -211,31 +227,11 @@ class _Source:
         text = self.task.render(shown, hub.input if hub else None)
         if not text:
             raise ValueError("the input text is empty")
-        name = (hub.column if hub else None) or spec.answer.column
-        if spec.answer.column is None:
-            label = None
-        else:
-            value = column(row, str(name))
-            label = None if value is None or value == "" else self.task.kind.gold(value, options)
+        (value,) = self._label(row) or (None,)
+        label = None if value is None or value == "" else self.task.kind.gold(value, options)
         has_id = spec.id is not None and (spec.id in row or not self.hub)
         id_ = str(column(row, str(spec.id))) if has_id else f"{split}-{index}"
         return Example(id_, text, label, options)
-
-
-def find_file(root: Path, task: str, name: str) -> Path:
-    """A data file under the root, or under the folder of the task in it.
-
-    Raises:
-        DataError: it is in neither place.
-    """
-    places = [root / name, root / task / name]
-    for path in places:
-        if path.exists():
-            return path
-    raise DataError(
-        f"{places[0]}: no such file (nor {places[1]}); give the folder that holds {name} as "
-        f"data.root or in {ENVIRONMENT}"
-    )
 
 
 def data_root(task: Task, data: DataConfig) -> Path | None:

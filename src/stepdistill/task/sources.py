@@ -15,6 +15,10 @@ from stepdistill.task import claims
 from stepdistill.task.schema import GeneratorSpec, HubSpec, Split
 
 Row = dict[str, Any]
+ENVIRONMENT = "STEPDISTILL_DATA"
+"""Environment variable with the folder of the data, where `data.root` is not given."""
+
+csv.field_size_limit(1 << 27)  # a cell may be a whole document
 BATCH = 1024
 """Rows of a Parquet file that are held at once."""
 BUFFER = 1 << 18
@@ -199,3 +203,19 @@ def _datasets(what: str) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def find_file(root: Path, task: str, name: str) -> Path:
+    """A data file under the root, or under the folder of the task in it.
+
+    Raises:
+        DataError: it is in neither place.
+    """
+    places = [root / name, root / task / name]
+    for path in places:
+        if path.exists():
+            return path
+    raise DataError(
+        f"{places[0]}: no such file (nor {places[1]}); give the folder that holds {name} as "
+        f"data.root or in {ENVIRONMENT}"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain, islice, pairwise
@@ -13,7 +13,9 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from stepdistill.errors import DataError, brief
+from stepdistill.files import digest_all
 from stepdistill.records import Example
+from stepdistill.task.schema import Split
 from stepdistill.task.sources import Row
 
 Reader = Callable[[Row, int], Example]
@@ -159,6 +161,13 @@ def hide(examples: Examples, name: str, held_out: Hashes) -> Examples:
                 yield Example(f"{name}:{e.id}", e.text, None, e.options)
 
     return Examples(again, sum(1 for _ in again()))
+
+
+def digest_examples(examples: Mapping[Split, Iterable[Example]]) -> str:
+    """Hash of all examples, their order and splits; taken one at a time."""
+    return digest_all(
+        chain.from_iterable(chain((name,), map(repr, examples[name])) for name in sorted(examples))
+    )
 
 
 def _read(source: Source, make: Reader) -> Iterator[Example]:

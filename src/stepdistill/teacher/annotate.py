@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from stepdistill.config import RunConfig
 from stepdistill.errors import TeacherError
 from stepdistill.files import iter_jsonl, write_json, write_jsonl
-from stepdistill.records import Example, Watcher
+from stepdistill.records import Annotation, Example, Watcher
 from stepdistill.task.load import Task
 from stepdistill.task.schema import Split
 from stepdistill.task.stream import Examples
@@ -60,6 +60,7 @@ class Outcome:
     tally: Tally = field(default_factory=Tally)
     report: dict[str, Any] = field(default_factory=dict)
     money: Money | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
     kept: bool = False
 
 
@@ -107,10 +108,16 @@ def annotate(
             ledger = ledger or stack.enter_context(Ledger(asked.ledger))
             teachers.append(AskedTeacher(asked.task, config, asked.config.seed, ledger))
         _tell_apart(teachers)
-        for teacher in teachers:
-            if ask and isinstance(teacher, AskedTeacher):
-                most = asked.config.annotate.max_cost_usd
-                teacher.ask(asked.stream, asked.total, most, watch, outcome.tally)
+        prompted = [teacher for teacher in teachers if ask and isinstance(teacher, AskedTeacher)]
+        for teacher in prompted:  # all, before the first is paid
+            teacher.prepare(asked.config.annotate.max_cost_usd)
+        for teacher in prompted:
+            teacher.ask(asked.stream, asked.total, watch, outcome.tally)
+        if prompted and not outcome.tally.answered and not outcome.tally.reused:
+            why = ", ".join(f"{reason}: {n:,}" for reason, n in outcome.tally.failed.items())
+            raise TeacherError(
+                f"no prompt has got an answer ({why}); mend it, then run the same command again"
+            )
         _write(asked, teachers, files, outcome, watch)
         outcome.money = ledger.money() if ledger else None
     return outcome
@@ -127,13 +134,12 @@ def _tell_apart(teachers: Sequence[Teacher]) -> None:
 
 def _write(asked: Asked, teachers: Sequence[Teacher], files: Files, outcome: Outcome, watch: Watcher) -> None:
     report = ParseReport(asked.task.kind.same)
+    files.report.unlink(missing_ok=True)  # written last, it says that the others belong together
     write_jsonl(files.annotations, _rows(asked, teachers, report, watch))
     outcome.report = report.plain()
-    thinned = asked.config.annotate.verify != "none" or any(p["unread"] for p in outcome.report.values())
-    rows = iter_jsonl(files.annotations) if thinned else ()
-    write_jsonl(files.left_out, (row for row in rows if "left_out" in row))
     for split in outcome.report:
         outcome.report[split]["examples"] = len(asked.examples[split])  # type: ignore[index]
+    write_jsonl(files.left_out, _left_out(asked, files.annotations, outcome.left_out))
     write_json(files.report, outcome.report)
 
 
@@ -145,7 +151,7 @@ def _rows(
         answers = [teacher.heard(part) for teacher in teachers]
         for number, (split, example) in enumerate(part):
             heard = [one for theirs in answers for one in theirs[number]]
-            _count(report, split, example, heard)
+            _count(report, split, example, heard, asked.task.kind.same)
             if any(not one.hinted for one in heard):
                 wrote = True
                 yield _row(asked, split, example, heard)
@@ -168,8 +174,35 @@ def _row(asked: Asked, split: Split, example: Example, heard: Sequence[Heard]) -
     return row_of(split, example, settled, heard)
 
 
-def _count(report: ParseReport, split: Split, example: Example, heard: Iterable[Heard]) -> None:
+def _left_out(asked: Asked, annotations: Path, count: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Training examples on whose answers nothing is trained: their rows, or that they have no answer."""
+    if "train" not in asked.splits:
+        return
+    rows = (row for row in iter_jsonl(annotations) if row["split"] == "train")
+    row = next(rows, None)
+    for example in asked.examples["train"]:
+        if row is None or row["id"] != example.id:
+            count["no answer"] += 1
+            yield {"id": example.id, "split": "train", "left_out": "no answer"}
+            continue
+        if "left_out" in row:
+            count[row["left_out"]] += 1
+            yield row
+        row = next(rows, None)
+
+
+def _count(
+    report: ParseReport,
+    split: Split,
+    example: Example,
+    heard: Sequence[Heard],
+    same: Callable[[str, str], bool],
+) -> None:
     free = [one for one in heard if not one.hinted]
+    for one in heard:
+        if one.hinted and example.label is not None:
+            right = isinstance(one.read, Annotation) and same(one.read.label, example.label)
+            report.hint(split, right)
     for one in free:
         report.add(split, example, one.words, one.read, one.teacher)
     if not free:

@@ -36,7 +36,8 @@ def row_of(split: Split, example: Example, settled: Settled, heard: Sequence[Hea
         row["left_out"] = settled.left_out
     if source.hinted:
         row["hinted"] = True
-    others = [_other(one) for one in heard if one is not source]
+    chosen = (source.teacher, source.draw, source.hinted)
+    others = [_other(one) for one in heard if (one.teacher, one.draw, one.hinted) != chosen]
     return {**row, "others": others} if others else row
 
 

@@ -15,7 +15,7 @@ from stepdistill.teacher.entry import Entry
 from stepdistill.teacher.key import Keys
 from stepdistill.teacher.ledger import Ledger
 from stepdistill.teacher.parse import parse
-from stepdistill.teacher.prices import NANO, need_price
+from stepdistill.teacher.prices import NANO, Price, need_price
 from stepdistill.teacher.prompts import Prompter
 from stepdistill.teacher.protocol import Backend, Prompt, Sampling, Tally, as_extra
 from stepdistill.teacher.settle import Heard, Settled, vote
@@ -42,26 +42,39 @@ class AskedTeacher:
         self.prompter = Prompter(task, teacher, seed)
         self.sampling = sampling_of(teacher, self.prompter)
         self.keys = Keys(teacher, self.sampling)
+        self._price: Price | None = None
+        self._most: int | None = None
+        self._backend: Backend
 
-    def ask(
-        self, examples: Stream, total: int, max_cost_usd: float | None, watch: Watcher, tally: Tally
-    ) -> None:
-        """Have every example answered that the ledger has no answer for.
+    def prepare(self, max_cost_usd: float | None) -> None:
+        """Check what can be checked before anything is paid: the price, the key, what must be installed.
+
+        Raises:
+            ConfigError, TeacherError, MissingExtraError: of any of these.
+        """
+        self._price = need_price(self.teacher, max_cost_usd)
+        self._most = None if max_cost_usd is None else round(max_cost_usd * NANO)
+        self._backend = BACKENDS[self.teacher.backend](self.teacher, self.sampling, self._seed)
+
+    def ask(self, examples: Stream, total: int, watch: Watcher, tally: Tally) -> None:
+        """Have every example answered that the ledger has no answer for; call `prepare` first.
 
         Raises:
             TeacherError: the teacher does not answer; what it has answered is in the ledger.
             BudgetError, LedgerError: as `Work.exchange`.
         """
-        price = need_price(self.teacher, max_cost_usd)
-        most = None if max_cost_usd is None else round(max_cost_usd * NANO)
-        backend: Backend | None = None
         for name, stage in self.stages():
-            backend = backend or BACKENDS[self.teacher.backend](self.teacher, self.sampling, self._seed)
-            prompts = partial(_prompts, stage, examples)
-            total_draws = total * self.teacher.draws
-            what = f"{name} {self.name}"
-            order = Order(what, prompts, total_draws, self.keys, self.sampling, price, most, watch)
-            backend.answer(Work(self._ledger, order, tally))
+            order = Order(
+                what=f"{name} {self.name}",
+                prompts=partial(_prompts, stage, examples),
+                total=total * self.teacher.draws,
+                keys=self.keys,
+                sampling=self.sampling,
+                price=self._price,
+                max_cost=self._most,
+                watch=watch,
+            )
+            self._backend.answer(Work(self._ledger, order, tally))
 
     def heard(self, pairs: Sequence[Pair]) -> list[list[Heard]]:
         """The answers to some examples as far as the ledger has them, read."""
@@ -73,7 +86,7 @@ class AskedTeacher:
         ]
 
     def _hear(self, example: Example, completion: Completion, hinted: bool = False) -> Heard:
-        read = parse(completion, self._task, example.options)
+        read = parse(completion, self._task, example.options, example.text)
         return Heard(self.name, completion.model, completion.draw, completion.text, read, hinted)
 
     def _words(self, pairs: Sequence[Pair]) -> list[list[Completion]]:
@@ -98,7 +111,7 @@ class AskedTeacher:
         alone = _completion(example, first)
         if second is None or self._reads(example, alone):
             return alone
-        text = self.prompter.joined(first.text, second.text)
+        text = self.prompter.joined(first.text, second.text, example.text)
         return Completion(
             example.id,
             text,
@@ -130,7 +143,7 @@ class AskedTeacher:
         return [found.get(slot) for slot in slots]
 
     def _reads(self, example: Example, completion: Completion) -> bool:
-        return isinstance(parse(completion, self._task, example.options), Annotation)
+        return isinstance(parse(completion, self._task, example.options, example.text), Annotation)
 
     def stages(self) -> list[tuple[str, Stage]]:
         """What is asked in turn, by name; a second stage goes by the stored answers of the first."""
@@ -208,7 +221,7 @@ def _completion(example: Example, entry: Entry) -> Completion:
         entry.text,
         entry.model,
         entry.draw,
-        entry.finish,
+        "length" if entry.is_cut else entry.finish,
         entry.prompt_tokens,
         entry.completion_tokens,
         entry.cost,

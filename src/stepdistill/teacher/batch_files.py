@@ -23,11 +23,11 @@ from stepdistill.teacher.openai import (
     broken,
     open_session,
     read_body,
-    read_reply,
     refused,
 )
 from stepdistill.teacher.protocol import Reply
 from stepdistill.teacher.refusal import RefusalError
+from stepdistill.teacher.reply import understood
 from stepdistill.teacher.scheduler import LONGEST
 from stepdistill.teacher.secret import find_key
 
@@ -207,7 +207,7 @@ class BatchFiles:
 
     def reply(self, raw: bytes) -> Reply:
         """The answer in the body of one line of results; raises RefusalError where there is none."""
-        return read_reply(raw, self._teacher, 0.0)
+        return understood(raw, self._teacher, self._key, 0.0)
 
     def failed(self, status: object, raw: bytes) -> RefusalError:
         """What the status of one line of results means."""

@@ -32,6 +32,14 @@ class Entry:
     completion_tokens: int | None
     cost: int | None
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the limit of tokens ended it, or may have: not every server says why an answer ended."""
+        if self.finish in ("stop", "content_filter"):
+            return False
+        used = self.completion_tokens
+        return self.finish == "length" or used is None or used >= self.max_tokens
+
     def serves(self, wanted: int) -> bool:
         """Whether another limit of tokens could not have changed this answer.
 
@@ -40,7 +48,7 @@ class Entry:
         """
         if wanted == self.max_tokens:
             return True
-        if self.finish == "length":
+        if self.is_cut:
             return False
         used = self.completion_tokens
         return wanted > self.max_tokens or (used is not None and used <= wanted)

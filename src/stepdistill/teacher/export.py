@@ -85,9 +85,13 @@ def _parquet(path: Path, rows: Rows) -> None:
 def _writable(row: dict[str, Any]) -> dict[str, Any]:
     """Lone surrogates have no UTF-8; they are spelt out, and the ledger keeps them as they came."""
     return {
-        key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        key: [_spelt(part) for part in value] if isinstance(value, list) else _spelt(value)
         for key, value in row.items()
     }
+
+
+def _spelt(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 FORMATS: dict[str, Callable[[Path, Rows], None]] = {".jsonl": write_jsonl, ".parquet": _parquet}

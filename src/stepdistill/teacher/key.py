@@ -19,12 +19,12 @@ class Keys:
 
     Attributes:
         teacher: backend and model, as the ledger notes them for people.
-        place: the address at which a batch job is waited for; no part of a key.
+        place: the address and route at which a batch job is waited for; no part of a key.
     """
 
     def __init__(self, teacher: TeacherConfig, sampling: Sampling) -> None:
         self.teacher = f"{teacher.backend}:{teacher.model}"
-        self.place = teacher.base_url
+        self.place = f"{teacher.base_url} {teacher.api}"
         backend = FAMILY.get(teacher.backend, teacher.backend)
         self._is_text = teacher.style == "text"
         start = [

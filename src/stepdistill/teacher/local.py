@@ -19,7 +19,7 @@ from stepdistill.config import TeacherConfig
 from stepdistill.errors import TeacherError
 from stepdistill.files import digest
 from stepdistill.teacher.protocol import Message, Prompt, Reply, Sampling, Work, in_batches
-from stepdistill.teacher.tokens import Tokens, check_room, refuse_extra
+from stepdistill.teacher.tokens import Tokens, check_room, refuse_extra, too_long
 
 AHEAD = 8
 """Batches taken at once: sorted by length, they hold less padding."""
@@ -61,10 +61,17 @@ class LocalBackend:
         """Answer all of `work`.
 
         Raises:
-            TeacherError: the model cannot be loaded, a prompt is too long for it, or memory is full.
+            TeacherError: the model cannot be loaded, has no room for `max_tokens`, or memory is full.
             MissingExtraError: the model is a `.gguf` file and its reader is not installed.
         """
-        in_batches(work, self.complete, AHEAD * self._teacher.batch_size)
+        limit, family = self._limit, self._tokens.family
+        check_room([], work.sampling.max_tokens, limit, family)
+        in_batches(
+            work,
+            self.complete,
+            AHEAD * self._teacher.batch_size,
+            lambda prompt: too_long(self.encoded(prompt), work.sampling.max_tokens, limit, family),
+        )
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, draws: Sequence[int]) -> list[Reply]:
         """Replies in the order of the prompts; token counts are exact and include an end-of-text.
@@ -74,8 +81,7 @@ class LocalBackend:
         """
         refuse_extra(sampling, "local")
         rows = [self.encoded(prompt) for prompt in prompts]
-        limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        check_room(rows, sampling.max_tokens, limit, self._tokens.family)
+        check_room(rows, sampling.max_tokens, self._limit, self._tokens.family)
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
         replies: dict[int, Reply] = {}
         for start in range(0, len(order), self._teacher.batch_size):
@@ -95,6 +101,11 @@ class LocalBackend:
     def count_tokens(self, prompt: Prompt) -> int:
         """Number of tokens of a prompt; the weights are not loaded for it."""
         return len(self.encoded(prompt))
+
+    @property
+    def _limit(self) -> int | None:
+        """Tokens that the model can place, where it says so."""
+        return getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
 
     @cached_property
     def _tokens(self) -> Tokens:

@@ -7,6 +7,7 @@ import socket
 import time
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,8 +18,9 @@ from stepdistill.errors import ConfigError, brief
 from stepdistill.teacher.pace import retry_after
 from stepdistill.teacher.protocol import Message, Prompt, Reply, Sampling, Work
 from stepdistill.teacher.refusal import RefusalError
+from stepdistill.teacher.reply import understood
 from stepdistill.teacher.scheduler import Scheduler
-from stepdistill.teacher.secret import Secret, find_key
+from stepdistill.teacher.secret import Secret, find_key, is_openai
 
 MOST_BYTES = 8 << 20
 """A reply that is longer is no answer to a prompt; it is not read to its end."""
@@ -31,6 +33,9 @@ PERMANENT = {
 }
 TRANSIENT = (408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529)
 JSON = {"Content-Type": "application/json"}
+NO_CONNECTION = "no connection"
+STARTING = 5.0
+"""Seconds for a server that is just being started; after them, an address without one is an error."""
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
@@ -60,6 +65,7 @@ class OpenAIEndpoint:
         self._body = Body(teacher, sampling)
         self._session: aiohttp.ClientSession | None = None
         self._reached = False
+        self._missed_at = 0.0
 
     async def open(self) -> None:
         """Open the session."""
@@ -86,24 +92,22 @@ class OpenAIEndpoint:
         except RefusalError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a transport raises, its text holds the key
-            refusal = broken(error, self._reached)
+            refusal = self._missed(broken(error, self._reached))
         else:
             if response.status == 200:
-                return self._understood(raw, time.monotonic() - start)
+                return understood(raw, self._teacher, self._key, time.monotonic() - start)
             given = (response.status, response.headers, raw)
             refusal = refused(self._teacher, self._key, self._url, *given)
         raise refusal  # out here, where the transport's error is not dragged along as the context
 
-    def _understood(self, raw: bytes, seconds: float) -> Reply:
-        """The reply in a body; what a server says of the key goes nowhere, whatever else it says."""
-        try:
-            reply = read_reply(raw, self._teacher, seconds)
-        except RefusalError as error:
-            error.detail = self._key.hide(error.detail)
-            raise
-        if any(self._key.is_in(said) for said in (reply.text, reply.finish, reply.model)):
-            raise RefusalError("the reply repeats the key", hopeless=True, maybe_paid=True)
-        return reply
+    def _missed(self, refusal: RefusalError) -> RefusalError:
+        """The same with the address; an address that nobody has ever answered at is soon given up."""
+        if refusal.reason == NO_CONNECTION:
+            now = time.monotonic()
+            self._missed_at = self._missed_at or now
+            late = not self._reached and now - self._missed_at > STARTING
+            refusal = replace(refusal, detail=f"{self._url}: {refusal.detail}", fatal=refusal.fatal or late)
+        return refusal
 
 
 class Body:
@@ -111,10 +115,11 @@ class Body:
 
     def __init__(self, teacher: TeacherConfig, sampling: Sampling) -> None:
         fields: dict[str, Any] = {"model": teacher.model, teacher.token_field: sampling.max_tokens}
-        # What equals the API's default is left out: some models refuse to be told it.
-        if sampling.temperature != 1:
+        # OpenAI's newer models refuse to be told the default; other servers have defaults of their own.
+        told = not is_openai(teacher.base_url)
+        if told or sampling.temperature != 1:
             fields["temperature"] = sampling.temperature
-        if sampling.top_p != 1:
+        if told or sampling.top_p != 1:
             fields["top_p"] = sampling.top_p
         if sampling.stop:
             fields["stop"] = list(sampling.stop)
@@ -227,42 +232,6 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
     return plain
 
 
-def read_reply(raw: bytes, teacher: TeacherConfig, seconds: float) -> Reply:
-    """The answer in a body; anything that is not exactly one is refused, never guessed."""
-    try:
-        body = json.loads(raw)
-        choice = body["choices"][0]
-        finish = choice.get("finish_reason")
-        said, name = (choice["message"], "content") if teacher.api == "chat" else (choice, "text")
-        # Where nothing was left to say, or all was withheld, some servers leave the text out.
-        text = said.get(name) if finish in ("length", "content_filter") else said[name]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        what = brief(raw[:60].decode("utf-8", "replace"))
-        raise RefusalError("malformed reply", f"no answer in {what}", maybe_paid=True) from None
-    if isinstance(text, list):  # in parts, as some servers give it; a part without text is no words
-        parts = [part["text"] for part in text if isinstance(part, dict) and "text" in part]
-        text = "".join(parts) if parts and all(isinstance(part, str) for part in parts) else text
-    if text is not None and not isinstance(text, str):
-        raise RefusalError("malformed reply", f"the answer is {brief(text)}", maybe_paid=True)
-    usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("prompt_tokens_details")
-    return Reply(
-        text=text or "",
-        finish=finish if isinstance(finish, str) and finish else "unknown",
-        model=str(body.get("model") or teacher.model),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else None,
-        seconds=seconds,
-    )
-
-
-def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
-    return value if is_count else None  # type: ignore[return-value]
-
-
 def _error_words(raw: bytes) -> tuple[str, str]:
     """What an error body says, shortened to one line, and its code."""
     try:
@@ -280,7 +249,7 @@ def _error_words(raw: bytes) -> tuple[str, str]:
 def broken(error: Exception, reached: bool = True) -> RefusalError:
     """A transport's error in our own words; its own are not safe to show."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return RefusalError("no connection", "no answer to the attempt to connect")
+        return RefusalError(NO_CONNECTION, "no answer to the attempt to connect")
     if isinstance(error, TimeoutError):
         return RefusalError("no reply in time", maybe_paid=True)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -291,7 +260,7 @@ def broken(error: Exception, reached: bool = True) -> RefusalError:
         unknown = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
         why = getattr(cause, "reason", None) or cause.strerror or type(cause).__name__
         # A name that was never found is a slip of the pen; one that was found is a network that is away.
-        return RefusalError("no connection", str(why), fatal=unknown and not reached)
+        return RefusalError(NO_CONNECTION, str(why), fatal=unknown and not reached)
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return RefusalError("the address cannot be used", "check teacher.base_url", fatal=True)
     return RefusalError("connection lost", type(error).__name__, maybe_paid=True)

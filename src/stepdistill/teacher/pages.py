@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from stepdistill.teacher import account
-from stepdistill.teacher.log import FRAME, HEADER
 from stepdistill.teacher.schema import PAGE
+from stepdistill.teacher.wal import FRAME, HEADER
 
 Value = int | float | bytes | None
 COLUMNS = 15

@@ -16,7 +16,9 @@ _CUT = "cut off by max_tokens"
 _WITHHELD = "withheld by the provider's filter"
 
 
-def parse(completion: Completion, task: Task, options: Sequence[str] = ()) -> Annotation | Unparsed:
+def parse(
+    completion: Completion, task: Task, options: Sequence[str] = (), asked: str = ""
+) -> Annotation | Unparsed:
     """Read one completion; never raises, whatever the teacher wrote.
 
     The completion is cut where it runs on into an invented next question. What stands before the
@@ -24,7 +26,7 @@ def parse(completion: Completion, task: Task, options: Sequence[str] = ()) -> An
     to the task's answer kind. Only a completion without the task's marker is searched for another
     one ("Answer:", "####", "\\boxed{}"), and, for a closed set, for a last line that is a label and
     nothing besides; the rule says so. Nothing else is guessed: it would teach the student text as
-    if it were an answer.
+    if it were an answer. `asked` is the input, which chat models like to repeat.
 
     Returns:
         An `Annotation`, or `Unparsed` with one of a few short reasons, so that they can be counted.
@@ -32,7 +34,7 @@ def parse(completion: Completion, task: Task, options: Sequence[str] = ()) -> An
     name = completion.example_id
     if _BROKEN.search(completion.text):
         return Unparsed(name, "broken characters")
-    text = cut_run_on(completion.text, task)
+    text = cut_run_on(completion.text, task, asked)
     limited = completion.finish == "length" and text == completion.text.strip()
     found = _find(text, task, options, limited)
     reading = found.reading
@@ -43,13 +45,27 @@ def parse(completion: Completion, task: Task, options: Sequence[str] = ()) -> An
     return Unparsed(name, _CUT if limited and found.open_end else reading.reason)
 
 
-def cut_run_on(text: str, task: Task) -> str:
+def cut_run_on(text: str, task: Task, asked: str = "") -> str:
     """The teacher's answer without the next question that it invents behind it.
 
-    PaLM-540B runs on in every answer to CommonsenseQA, since nothing in its prompt ends one.
+    PaLM-540B runs on in every answer to CommonsenseQA, since nothing in its prompt ends one. Where the
+    input itself (`asked`) is repeated, that is no next question.
     """
-    match = _run_on(task.spec.input).search(text)
-    return (text[: match.start()] if match else text).strip()
+    for match in _run_on(task.spec.input).finditer(text):
+        if not asked or not _repeats(text[match.start() :], asked):
+            return text[: match.start()].strip()
+    return text.strip()
+
+
+_ENOUGH = 40
+"""Characters that show that an input is repeated."""
+
+
+def _repeats(text: str, asked: str) -> bool:
+    """Whether a text begins with the input, with or without a "Question:" before it."""
+    begun, wanted = (" ".join(part[: 4 * _ENOUGH].casefold().split()) for part in (text, asked))
+    plain = re.sub(r"^(?:q|question)\s*:\s*", "", begun)
+    return any(part.startswith(wanted[:_ENOUGH]) for part in (begun, plain))
 
 
 @dataclass(frozen=True, slots=True)

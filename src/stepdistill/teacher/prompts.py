@@ -59,7 +59,7 @@ class Prompter:
 
         The reasoning is cut where it runs on into a next question.
         """
-        think, reasons, marker = self._think(example), self._cut(reasoning), self._marker
+        think, reasons, marker = self._think(example), self._cut(reasoning, example.text), self._marker
         if self._text:
             asked = f"{think} {reasons}".rstrip()
             return Prompt(self._instruction, (Message("user", f"{asked}\n{marker}"),))
@@ -88,24 +88,25 @@ class Prompter:
             )
         return self._shown(self._choice, example, self._hint(example.label, example.options))
 
-    def joined(self, reasoning: str, answer: str) -> str:
+    def joined(self, reasoning: str, answer: str, asked: str = "") -> str:
         """The answers of the two stages of `zero-shot` as one completion: reasoning, marker, answer.
 
         The marker stands once before the answer, whether or not the answer repeats it. Run-ons of
-        both are cut, as an invented question behind the reasoning would hide the answer.
+        both are cut, as an invented question behind the reasoning would hide the answer; `asked` is the
+        input.
         """
-        parts = [part.strip() for part in marker_pattern(self._marker).split(self._cut(answer))]
+        parts = [part.strip() for part in marker_pattern(self._marker).split(self._cut(answer, asked))]
         said = [part for part in parts if part] or [""]
         # A text is continued with the answer, then often repeats itself; a chat may open with "Sure!".
         last = said[0] if self._text else said[-1]
-        return f"{self._cut(reasoning)} {self._marker} {last}".strip()
+        return f"{self._cut(reasoning, asked)} {self._marker} {last}".strip()
 
     @property
     def _marker(self) -> str:
         return self._task.spec.answer.marker.strip()
 
-    def _cut(self, words: str) -> str:
-        return cut_run_on(words, self._task)
+    def _cut(self, words: str, asked: str) -> str:
+        return cut_run_on(words, self._task, asked)
 
     def _think(self, example: Example) -> str:
         return f"Q: {example.text}\nA: {THINK}" if self._text else f"{example.text}\n{THINK}"

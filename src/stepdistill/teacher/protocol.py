@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -192,10 +192,13 @@ class Complete(Protocol):
         ...
 
 
-def in_batches(work: Work, complete: Complete, size: int) -> None:
+def in_batches(
+    work: Work, complete: Complete, size: int, too_long: Callable[[Prompt], str | None] = lambda _: None
+) -> None:
     """Answer all of `work` with a model that takes `size` prompts at a time.
 
-    What is answered is stored before the next batch is begun.
+    What is answered is stored before the next batch is begun. `too_long` says why a prompt cannot be
+    asked, if it cannot; the others are.
     """
     results: list[tuple[Ask, Result]] = []
     while True:
@@ -205,8 +208,14 @@ def in_batches(work: Work, complete: Complete, size: int) -> None:
             if work.finished:
                 return
             continue
+        faults = [too_long(ask.prompt) for ask in asks]
+        results = [
+            (ask, Failed("prompt too long", why)) for ask, why in zip(asks, faults, strict=True) if why
+        ]
+        asks = [ask for ask, why in zip(asks, faults, strict=True) if not why]
+        work.tally.attempts += len(asks)
         replies = complete([ask.prompt for ask in asks], work.sampling, [ask.draw for ask in asks])
-        results = list(zip(asks, replies, strict=True))
+        results += zip(asks, replies, strict=True)
 
 
 def as_extra(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -9,8 +9,9 @@ from stepdistill.config import DataConfig, RunConfig, TeacherConfig
 from stepdistill.errors import TeacherError
 from stepdistill.files import digest, read_text
 from stepdistill.records import Annotation, Completion, Example, Unparsed
-from stepdistill.task.load import Task, data_root, find_file, load_examples
+from stepdistill.task.load import Task, data_root, load_examples
 from stepdistill.task.schema import Split
+from stepdistill.task.sources import find_file
 from stepdistill.teacher.parse import parse
 from stepdistill.teacher.recorded import Answer, Apart, numbered, read_recorded
 from stepdistill.teacher.settle import Heard
@@ -43,7 +44,7 @@ class Ready:
         if answer is None:
             return []
         if isinstance(answer, Completion):
-            read = parse(answer, self._task, example.options)
+            read = parse(answer, self._task, example.options, example.text)
             return [Heard(self.name, answer.model, 0, answer.text, read)]
         return [
             Heard(self.name, "recorded", 0, answer.words(), _read_apart(answer, self._task, example.options))

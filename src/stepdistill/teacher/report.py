@@ -37,6 +37,12 @@ class ParseReport:
         for part in (whole.all, whole.teachers.setdefault(teacher, _Part())):
             part.add(example, text, read, self._same)
 
+    def hint(self, split: str, is_right: bool) -> None:
+        """Count a hinted answer, and whether it led to the gold label; it is in no other count."""
+        hinted = self._splits.setdefault(split, _Split()).hinted
+        hinted["asked"] += 1
+        hinted["right"] += is_right
+
     def skip(self, split: str) -> None:
         """Count an example that has no answer."""
         self._splits.setdefault(split, _Split()).all.skip()
@@ -52,6 +58,8 @@ class ParseReport:
         report = {}
         for split, whole in self._splits.items():
             report[split] = whole.all.plain()
+            if whole.hinted:
+                report[split]["hinted"] = dict(whole.hinted)
             if set(whole.teachers) - {""}:
                 report[split]["teachers"] = {name: part.plain() for name, part in whole.teachers.items()}
         return report
@@ -109,6 +117,7 @@ class _Part:
 class _Split:
     all: _Part = field(default_factory=_Part)
     teachers: dict[str, _Part] = field(default_factory=dict)
+    hinted: Counter[str] = field(default_factory=Counter)
 
 
 def _keep(samples: dict[str, list[dict[str, str]]], name: str, sample: dict[str, str]) -> None:

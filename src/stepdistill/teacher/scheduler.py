@@ -19,7 +19,7 @@ from stepdistill.teacher.pace import Pace
 from stepdistill.teacher.protocol import Ask, Failed, Prompt, Reply, Result, Work
 from stepdistill.teacher.refusal import RefusalError
 
-TICK = 0.04
+TICK = 0.03
 """Seconds between two commits; with the commit itself, 50 ms of paid answers can be lost to a crash."""
 FIRST = 32
 """Requests in flight at the start; one more with each answer, so that a limit is met softly."""
@@ -114,7 +114,9 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         while True:
             results, self._outbox = self._outbox, []
-            ahead = max(2 * self._limits.concurrency, 3 * len(results))
+            # No further ahead than needed: what a killed process has claimed counts as paid.
+            most = self._limits.concurrency
+            ahead = max(most - self._taken, most // 4, 3 * len(results))
             want = 0 if self._stop.is_set() else max(0, ahead - self._queue.qsize())
             asks: list[Ask] = []
             if results or want:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from stepdistill.errors import LedgerError
 from stepdistill.teacher import account
-from stepdistill.teacher.log import is_whole
 from stepdistill.teacher.owner import working
+from stepdistill.teacher.wal import is_whole
 
 APPLICATION = 0x53444C47  # "SDLG"
 VERSION = 1

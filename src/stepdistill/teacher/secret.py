@@ -43,6 +43,12 @@ class Secret:
         raise TypeError("a secret is not written to files")
 
 
+def is_openai(base_url: str) -> bool:
+    """Whether an address is OpenAI's own, or Azure's."""
+    host = urlsplit(base_url).hostname or ""
+    return any(host == name or host.endswith(f".{name}") for name in _ITS_HOSTS)
+
+
 def find_key(teacher: TeacherConfig) -> Secret:
     """The key of a teacher's endpoint from the environment.
 
@@ -52,8 +58,7 @@ def find_key(teacher: TeacherConfig) -> Secret:
     Raises:
         ConfigError: the variable that the file names, or that OpenAI needs, is not set.
     """
-    host = urlsplit(teacher.base_url).hostname or ""
-    its_own = any(host == name or host.endswith(f".{name}") for name in _ITS_HOSTS)
+    host, its_own = urlsplit(teacher.base_url).hostname or "", is_openai(teacher.base_url)
     variable = teacher.key_variable or (DEFAULT if its_own else None)
     if variable is None:
         return Secret("")

@@ -47,12 +47,24 @@ def settle(heard: Sequence[Heard], example: Example, same: Same, config: Annotat
     settled = COMBINE[config.combine](free, same, config.keep)
     if example.label is None:
         return settled
+    if config.verify == "agree-with-gold":
+        settled = _only_agreeing(settled, free, example.label, same)
     for one in heard:
         is_right = isinstance(one.read, Annotation) and same(one.read.label, example.label)
         if one.hinted and is_right and not _agrees(settled.read, example.label, same):
             assert isinstance(one.read, Annotation)
-            return Settled(replace(one.read, rule=f"hinted: {one.read.rule}"), one)
+            share = sum(_agrees(free_one.read, example.label, same) for free_one in free) / max(len(free), 1)
+            return Settled(replace(one.read, rule=f"hinted: {one.read.rule}", confidence=share), one)
     return settled
+
+
+def _only_agreeing(settled: Settled, heard: Sequence[Heard], gold: str, same: Same) -> Settled:
+    """The same without further rationales that argue for another label than the gold one."""
+    if isinstance(settled.read, Unparsed):
+        return settled
+    right = {_read(one).rationale for one in heard if _agrees(one.read, gold, same)}
+    more = tuple(text for text in settled.read.more if text in right)
+    return replace(settled, read=replace(settled.read, more=more))
 
 
 def verified(settled: Settled, example: Example, same: Same, config: AnnotateConfig) -> Settled:
@@ -60,7 +72,7 @@ def verified(settled: Settled, example: Example, same: Same, config: AnnotateCon
     read = settled.read
     if isinstance(read, Unparsed):
         return replace(settled, left_out=f"unread: {read.reason}")
-    if config.verify == "majority" and read.confidence <= 0.5:
+    if config.verify == "majority" and read.confidence <= 0.5 and not settled.source.hinted:
         return replace(settled, left_out="no majority")
     unlike = example.label is not None and not same(read.label, example.label)
     if config.verify == "agree-with-gold" and unlike:

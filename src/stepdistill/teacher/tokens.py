@@ -111,6 +111,15 @@ def refuse_extra(sampling: Sampling, backend: str) -> None:
         raise TeacherError(f"teacher.extra: {names} is for servers; backend '{backend}' takes none")
 
 
+def too_long(row: Sequence[int], max_tokens: int, limit: int | None, family: Family) -> str | None:
+    """Why one prompt cannot be asked; None where it can."""
+    try:
+        check_room([row], max_tokens, limit, family)
+    except TeacherError as error:
+        return str(error)
+    return None
+
+
 def check_room(rows: Sequence[Sequence[int]], max_tokens: int, limit: int | None, family: Family) -> None:
     """Refuse prompts that leave no room for an answer; cutting them would ask something else.
 

@@ -12,7 +12,7 @@ from stepdistill.config import TeacherConfig
 from stepdistill.errors import MissingExtraError, TeacherError
 from stepdistill.files import digest
 from stepdistill.teacher.protocol import Prompt, Reply, Sampling, Work, in_batches
-from stepdistill.teacher.tokens import Tokens, check_room, refuse_extra
+from stepdistill.teacher.tokens import Tokens, check_room, refuse_extra, too_long
 
 AHEAD = 64
 """How many times `batch_size` prompts the engine gets at once; it makes its own batches of them."""
@@ -38,9 +38,16 @@ class VllmBackend:
         """Answer all of `work`.
 
         Raises:
-            TeacherError: the model cannot be loaded, or a prompt is too long for it.
+            TeacherError: the model cannot be loaded, or has no room for `max_tokens`.
         """
-        in_batches(work, self.complete, AHEAD * self._teacher.batch_size)
+        limit, family = self._limit, self._tokens.family
+        check_room([], work.sampling.max_tokens, limit, family)
+        in_batches(
+            work,
+            self.complete,
+            AHEAD * self._teacher.batch_size,
+            lambda prompt: too_long(self.encoded(prompt), work.sampling.max_tokens, limit, family),
+        )
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling, draws: Sequence[int]) -> list[Reply]:
         """Replies in the order of the prompts.
@@ -51,8 +58,7 @@ class VllmBackend:
         refuse_extra(sampling, "vllm")
         rows = [self.encoded(prompt) for prompt in prompts]
         engine = self._engine
-        limit = engine.llm_engine.model_config.max_model_len
-        check_room(rows, sampling.max_tokens, limit, self._tokens.family)
+        check_room(rows, sampling.max_tokens, self._limit, self._tokens.family)
         began = time.monotonic()
         outputs = engine.generate(
             [{"prompt_token_ids": row} for row in rows],
@@ -73,6 +79,11 @@ class VllmBackend:
     def count_tokens(self, prompt: Prompt) -> int:
         """Number of tokens of a prompt; the engine is not started for it."""
         return len(self.encoded(prompt))
+
+    @property
+    def _limit(self) -> int:
+        """Tokens that the engine can place."""
+        return int(self._engine.llm_engine.model_config.max_model_len)
 
     @cached_property
     def _tokens(self) -> Tokens:
@@ -116,7 +127,7 @@ class VllmBackend:
         said = output.outputs[0]
         return Reply(
             text=said.text,
-            finish=said.finish_reason,
+            finish=said.finish_reason or "unknown",
             model=self._tokens.name,
             prompt_tokens=len(output.prompt_token_ids),
             completion_tokens=len(said.token_ids),

@@ -18,7 +18,8 @@ from stepdistill.teacher.protocol import Ask, Prompt, Reply, Result, Sampling, T
 CHUNK = 256
 """Prompts looked up in the ledger at a time."""
 PATIENCE = 0.2
-"""Seconds between looks at what another process is asking."""
+"""Seconds before another look at what another process is asking; doubled each time up to `LONGEST`."""
+LONGEST = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Work:
         self._anew = False
         self._batch: tuple[str, str] | None = None
         self._before = (tally.reused, tally.answered)
+        self._done_before = _done(tally)
+        self._patience = PATIENCE
 
     @property
     def finished(self) -> bool:
@@ -222,7 +225,7 @@ class Work:
                 self.tally.reused += 1
             elif ask.slot in claimed:
                 self._elsewhere = True
-            elif held or len(granted) >= want or (left is not None and ask.bound > left):
+            elif held or len(granted) >= want or (left is not None and ask.bound > max(left, 0)):
                 held[ask.slot] = ask
             else:
                 granted.append(ask)
@@ -250,7 +253,8 @@ class Work:
                 raise BudgetError(self._too_dear(money.paid, money.presumed))
         elif self._ended and self._elsewhere:
             self._restart()
-        time.sleep(PATIENCE)
+        time.sleep(self._patience)
+        self._patience = min(2 * self._patience, LONGEST)  # each look goes through the whole input
 
     def _restart(self) -> None:
         """The whole way again: what others have answered by now is found in the ledger."""
@@ -261,7 +265,7 @@ class Work:
 
     def _too_dear(self, paid: int, presumed: int) -> str:
         unsure = f", and up to {dollars(presumed)} for requests whose fate is unknown" if presumed else ""
-        done, total = self.tally.reused + self.tally.answered, self.order.total
+        done, total = _done(self.tally) - self._done_before, self.order.total
         bound = next(iter(self._held.values())).bound
         return (
             f"the budget is reached after {done:,} of {total:,} answers: {dollars(paid)} are paid{unsure}, "
@@ -270,6 +274,10 @@ class Work:
         )
 
     def _report(self) -> None:
-        done = self.tally.reused + self.tally.answered + sum(self.tally.failed.values())
+        done = _done(self.tally) - self._done_before
         spent = dollars(self.tally.cost + self.tally.presumed) if self.order.price else ""
         self.order.watch(self.order.what, min(done, self.order.total), self.order.total, spent)
+
+
+def _done(tally: Tally) -> int:
+    return tally.reused + tally.answered + sum(tally.failed.values())
