@@ -50,7 +50,7 @@ class Case:
 CASES = (
     Case("ours, 64 in flight", "ours", 5000, 64),
     Case("ours, 512 in flight", "ours", 5000, 512),
-    Case("ours, 64 in flight, 50 ms", "ours", 5000, 64, delay=0.05),
+    Case("ours, 64 in flight, 50 ms", "ours", 20_000, 64, delay=0.05),
     Case("OpenAI SDK under asyncio, 64 in flight", "openai", 1000, 64),
     Case("Curator, 64 in flight", "curator", 1000, 64),
 )

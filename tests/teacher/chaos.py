@@ -250,7 +250,6 @@ def full(repeats: int, seed: int, home: Path) -> Figures:
 REPLIES: list[dict[str, Any]] = [
     {"kind": "status", "status": status, "share": 0.02, "times": 2} for status in (500, 502, 503, 529)
 ]
-REPLIES += [{"kind": "status", "status": 429, "retry_after": "1", "most": 20, "share": 0.02}]
 REPLIES += [
     {"kind": kind, "share": 0.02, "times": 2, "size": 50_000_000}
     for kind in [
@@ -267,11 +266,11 @@ REPLIES += [
 REPLIES += [{"kind": kind, "share": 0.01, "times": 2} for kind in ("huge", "huge-chunked", "gzip-bomb")]
 REPLIES += [{"kind": kind, "share": 0.01, "times": 1} for kind in ("never", "slow")]
 REPLIES += [{"kind": "late", "share": 0.01, "times": 1, "seconds": 4.0}]
-"""A quarter of all requests fails in one of twenty ways, at most twice for a prompt."""
+"""A quarter of all requests fails in one of eighteen ways, at most twice for a prompt."""
 
 
 def replies(repeats: int, seed: int, home: Path) -> Figures:
-    """Twenty kinds of faulty replies at once, beside a server without faults; requests end after 2 s."""
+    """Eighteen kinds of faulty replies at once, beside a server without faults; requests end after 2 s."""
     figures = Figures("faulty replies", repeats, seed)
     figures.allowed = "64 MB of memory, and twice the time after which a request ends"
     for number in range(repeats):

@@ -24,10 +24,8 @@ PRECISE = 0.15
 """A rate is known when the least and the greatest that are possible differ by at most this share."""
 JITTER = 0.005
 """Seconds by which a request arrives earlier or later than the one before it."""
-STEPS = 512
-"""Points at most by which the requests since the last refusal are remembered."""
-RECENT = 4096
-"""Requests at most that can have been under way when a refusal came."""
+STEPS, RECENT = 512, 4096
+"""At most so many points, and so many single requests, since the last refusal are remembered."""
 LONGEST_WAIT = 1e9
 """Seconds; who asks for more asks for no less."""
 
@@ -200,6 +198,8 @@ class Lesson:
             self.burst = self._holds(self.rate)
             self._known = high <= low * (1 + PRECISE)
             self._sure = low / self.rate
+            if lasted >= 1 and 2 * self.rate < granted / lasted:  # no bucket: others' requests, or chance
+                self.rate, self._known = granted / lasted / 2, False
         self._level_at = self._end
         self._begin(self._open_at)
 
