@@ -49,10 +49,11 @@ def cut_run_on(text: str, task: Task, asked: str = "") -> str:
     """The teacher's answer without the next question that it invents behind it.
 
     PaLM-540B runs on in every answer to CommonsenseQA, since nothing in its prompt ends one. Where the
-    input itself (`asked`) is repeated, that is no next question.
+    input itself (`asked`) is repeated before the answer, that is no next question.
     """
     for match in _run_on(task.spec.input).finditer(text):
-        if not asked or not _repeats(text[match.start() :], asked):
+        answered = marker_pattern(task.spec.answer.marker).search(text, 0, match.start())
+        if answered or not asked or not _repeats(text[match.start() :], asked):
             return text[: match.start()].strip()
     return text.strip()
 
