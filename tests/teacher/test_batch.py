@@ -135,6 +135,7 @@ def test_a_file_stays_below_its_size(serve: Serve) -> None:
     assert set(server.seen.values()) == {1}
 
 
+@pytest.mark.slow
 def test_missing_rows_are_asked_again_and_not_for_ever(serve: Serve) -> None:
     server, bench = serve(missing=2)
     bench.ask(9)
@@ -213,6 +214,7 @@ def test_three_batches_without_an_answer_end_it_in_one_line(serve: Serve) -> Non
     assert bench.noted() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reset", "truncated-json", "status"])
 def test_a_lost_reply_never_makes_a_second_batch(serve: Serve, kind: str) -> None:
     server, bench = serve([Fault(kind, path="/batches", most=2, status=503)])

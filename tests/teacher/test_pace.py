@@ -93,6 +93,7 @@ class World:
 GRANTED = [(200, 20), (200, 200), (20, 20), (50, 100), (10, 5), (2, 10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "burst"), GRANTED)
 @pytest.mark.parametrize("whole_seconds", [True, False])
 def test_the_granted_rate_is_learned(rate: float, burst: float, whole_seconds: bool) -> None:
@@ -116,6 +117,7 @@ def test_a_few_refusals_are_enough_to_learn_from() -> None:
     assert world.counts["answered"] >= 0.8 * 30 * 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [0.5, 2.0])
 def test_a_rate_that_changes_is_learned_anew(change: float) -> None:
     world = World(100, 20)

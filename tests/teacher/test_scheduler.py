@@ -140,6 +140,7 @@ def test_a_success_between_failures_keeps_the_run_going(tmp_path: Path) -> None:
     assert tally.failed["refused by the server"] > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "least"),
     [
@@ -179,6 +180,7 @@ def test_a_strict_bucket_refuses_little_and_nobody_comes_too_early(tmp_path: Pat
         assert 0 < server.counts["429"] == tally.slowed <= 0.03 * server.counts["requests"]
 
 
+@pytest.mark.slow
 def test_a_limit_of_requests_is_kept(tmp_path: Path) -> None:
     with FaultyServer(log=500) as server:
         run(tmp_path, at(server.url, {"requests_per_minute": 6000}), words(250))
