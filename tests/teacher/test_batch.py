@@ -407,7 +407,7 @@ def test_killed_while_a_batch_is_made(serve: Serve, tmp_path: Path, clean: str, 
         process.kill()
     assert finish(run) == clean
     assert list(server.seen.values()) == [1] * len(server.seen)
-    assert submitted(server) == [48, 48]  # two stages
+    assert submitted(server) == [36, 36]  # two stages
 
 
 @pytest.mark.slow
@@ -425,7 +425,7 @@ def test_killed_at_random_moments(serve: Serve, tmp_path: Path, clean: str) -> N
             process.kill()
     assert finish(run) == clean
     assert list(server.seen.values()) == [1] * len(server.seen)
-    assert len(server.seen) == 2 * 48
+    assert len(server.seen) == 2 * 36
 
 
 @pytest.mark.slow
@@ -443,4 +443,4 @@ def test_a_signal_ends_the_wait_and_the_batch_is_fetched_later(
     assert "same command" in error
     assert "Traceback" not in error
     assert finish(run) == clean
-    assert submitted(server) == [48, 48]  # two stages
+    assert submitted(server) == [36, 36]  # two stages
