@@ -127,13 +127,24 @@ def complaint(path: Path, error: sqlite3.Error) -> str:
 
 def _check_log(path: Path) -> None:
     """Refuse before SQLite has read anything: it would drop what it cannot read, and delete the log."""
+    for _ in range(5):
+        fault = _fault_of_log(path)
+        if fault is None:
+            return
+        time.sleep(0.2)  # another process may be making or closing the ledger at this moment
+    raise sqlite3.DatabaseError(fault)
+
+
+def _fault_of_log(path: Path) -> str | None:
     log = path.with_name(f"{path.name}-wal")
-    if not log.exists() or working(path):
-        return
-    if not path.stat().st_size and log.stat().st_size:
-        raise sqlite3.DatabaseError("it is empty, its write-ahead log is not")
-    if not is_whole(log, PAGE):
-        raise sqlite3.DatabaseError("its write-ahead log is broken")
+    try:
+        if not log.exists() or working(path):
+            return None
+        if not path.stat().st_size and log.stat().st_size:
+            return "it is empty, its write-ahead log is not"
+        return None if is_whole(log, PAGE) else "its write-ahead log is broken"
+    except FileNotFoundError:  # the last of other processes has just closed it
+        return None
 
 
 @contextlib.contextmanager
