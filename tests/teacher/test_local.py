@@ -308,7 +308,7 @@ def test_what_a_reply_says_of_itself(backend: Callable[..., LocalBackend]) -> No
     teacher = backend(style="chat")
     prompts = asked(*TEXTS, head=HEAD[:1])
     replies = teacher.complete(prompts, Sampling(max_tokens=2), [0] * 5)
-    assert [reply.prompt_tokens for reply in replies] == [teacher.count_tokens(prompt) for prompt in prompts]
+    assert [reply.prompt_tokens for reply in replies] == [len(teacher.encoded(prompt)) for prompt in prompts]
     rendered = teacher._tokens.tokenizer.apply_chat_template(
         [{"role": "system", "content": HEAD[0].content}, {"role": "user", "content": TEXTS[0]}],
         add_generation_prompt=True,
@@ -351,13 +351,13 @@ def refusal(teacher: LocalBackend, prompts: Sequence[Prompt], **sampling: Any) -
 
 def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused(backend: Callable[..., LocalBackend]) -> None:
     teacher = backend()
-    length = teacher.count_tokens(asked("x " * 400)[0])
+    length = len(teacher.encoded(asked("x " * 400)[0]))
     assert length > 590
     message = refusal(teacher, asked("x", "x " * 400))
     assert f"1 of 2 prompts have too many tokens: the longest has {length}" in message
     assert "600 positions less 12 for the answer" in message
     assert "teacher.max_tokens: 600" in refusal(teacher, asked("x"), max_tokens=600)
-    assert texts_of(teacher, asked("x"), max_tokens=599 - teacher.count_tokens(asked("x")[0]))
+    assert texts_of(teacher, asked("x"), max_tokens=599 - len(teacher.encoded(asked("x")[0])))
 
 
 def test_a_model_without_chat_template_is_asked_for_text(tmp_path: Path) -> None:

@@ -34,8 +34,13 @@ def show_preview(job: Job, n: int, as_json: bool) -> None:
         for example_id, prompt, tokens in one.prompts:
             about = "" if one.exact else "about "
             print(plain(f"=== {example_id}, to {one.teacher}, {about}{tokens:,} tokens"))
-            for message in prompt.messages:
-                print(f"--- {message.role}\n{plain(message.content)}")
+            turns = (
+                [("text", prompt.text)]
+                if one.style == "text"
+                else [(m.role, m.content) for m in prompt.messages]
+            )
+            for role, words in turns:
+                print(f"--- {role}\n{plain(words)}")
         print(_estimate(one))
 
 

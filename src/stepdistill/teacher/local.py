@@ -98,10 +98,6 @@ class LocalBackend:
         """
         return self._tokens.encode(prompt)
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Number of tokens of a prompt; the weights are not loaded for it."""
-        return len(self.encoded(prompt))
-
     @property
     def _limit(self) -> int | None:
         """Tokens that the model can place, where it says so."""

@@ -15,7 +15,7 @@ from stepdistill.teacher.annotate import Asked
 from stepdistill.teacher.asked import AskedTeacher, Pair, chunks
 from stepdistill.teacher.ledger import Ledger
 from stepdistill.teacher.prices import Price, about_tokens, price_of
-from stepdistill.teacher.protocol import Prompt, Reply
+from stepdistill.teacher.protocol import Prompt, Reply, Style
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Preview:
     """
 
     teacher: str
+    style: Style = "chat"
     exact: bool = False
     prompts: list[tuple[str, Prompt, int]] = field(default_factory=list)
     asks: int = 0
@@ -63,7 +64,7 @@ def preview(asked: Asked, n: int) -> list[Preview]:
 
 def _preview(asked: Asked, config: TeacherConfig, ledger: Ledger, n: int) -> Preview:
     teacher = AskedTeacher(asked.task, config, asked.config.seed, ledger)
-    found = Preview(teacher.name, exact=config.backend in ("local", "vllm"))
+    found = Preview(teacher.name, config.style, exact=config.backend in ("local", "vllm"))
     count = _counter(config) if found.exact else about_tokens
     for _, example in islice(asked.stream(), n):
         prompt = teacher.prompter.ask(example)

@@ -214,8 +214,9 @@ def in_batches(
         ]
         asks = [ask for ask, why in zip(asks, faults, strict=True) if not why]
         work.tally.attempts += len(asks)
-        replies = complete([ask.prompt for ask in asks], work.sampling, [ask.draw for ask in asks])
-        results += zip(asks, replies, strict=True)
+        if asks:
+            replies = complete([ask.prompt for ask in asks], work.sampling, [ask.draw for ask in asks])
+            results += zip(asks, replies, strict=True)
 
 
 def as_extra(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -76,10 +76,6 @@ class VllmBackend:
         """
         return self._tokens.encode(prompt)
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Number of tokens of a prompt; the engine is not started for it."""
-        return len(self.encoded(prompt))
-
     @property
     def _limit(self) -> int:
         """Tokens that the engine can place."""
