@@ -699,3 +699,13 @@ def test_annotating_over_http_needs_no_torch(world: World) -> None:
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert world.requests == ALL
+
+
+def test_all_teachers_are_checked_before_the_first_is_paid(world: World) -> None:
+    unpriced = {**world.teacher(), "model": "of-no-known-price", "price": None}
+    priced = {**world.teacher(), "price": {"input": 1, "output": 1}}
+    world.write(teachers=[priced, unpriced], annotate={"max_cost_usd": 5})
+    done = world.call("annotate")
+    assert (done.code, done.error.count("\n")) == (2, 1)
+    assert "of-no-known-price" in done.error
+    assert world.server.counts["requests"] == 0

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stepdistill.config import LimitsConfig, PriceConfig
-from stepdistill.errors import BudgetError
+from stepdistill.errors import BudgetError, LedgerError
 from stepdistill.records import unwatched
 from stepdistill.teacher import work as module
 from stepdistill.teacher.entry import Entry
@@ -351,3 +351,17 @@ def test_a_prompt_that_is_too_long_is_a_failure_and_the_others_are_answered(tmp_
         in_batches(work, complete, 2, lambda one: "9 tokens, 8 fit" if "long" in one.text else None)
     assert len(asked) == 2
     assert (work.tally.answered, work.tally.failed) == (2, {"prompt too long": 1})
+
+
+def test_where_the_disk_is_nearly_full_what_is_on_its_way_is_stored_and_nothing_more_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(tmp_path / "a.sqlite") as ledger:
+        work = Work(ledger, order_of(["a", "b", "c"]), Tally())
+        (ask,) = work.exchange((), 1)
+        monkeypatch.setattr(Ledger, "has_room", lambda self, answers: False)
+        assert work.exchange((), 1) == []
+        with pytest.raises(LedgerError, match="nearly full"):
+            work.exchange([(ask, reply_to(ask.prompt))], 1)
+        assert work.tally.answered == 1
+        assert ledger.find([ask.slot], 128)[0]
