@@ -24,12 +24,16 @@ def unwatched(what: str, done: int, total: int, note: str = "", /) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One input text x; `label` is the gold y, None where nobody labelled it."""
+    """One input text x; `label` is the gold y, None where nobody labelled it.
+
+    `rationale` is what a person wrote as reasons, where the data set has such a column.
+    """
 
     id: str
     text: str
     label: str | None = None
     options: tuple[str, ...] = ()
+    rationale: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +90,16 @@ class Unparsed:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One training pair: `source` text to `target` text, for one of the two tasks."""
+    """One training pair: `source` text (without the task's marker) to `target` text.
+
+    `weight` is what it counts in the loss of its task, beside the others.
+    """
 
     example_id: str
     source: str
     target: str
     task: TaskName
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from stepdistill.config.run import (
     DataConfig,
     LimitConfig,
+    LoraConfig,
     RunConfig,
     ScratchConfig,
     StudentConfig,
-    TrainConfig,
     load_run,
 )
 from stepdistill.config.strict import Model, check, flatten, read_yaml
@@ -17,6 +17,7 @@ from stepdistill.config.teacher import (
     PriceConfig,
     TeacherConfig,
 )
+from stepdistill.config.train import TrainConfig
 
 __all__ = [
     "AnnotateConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "DemonstrationConfig",
     "LimitConfig",
     "LimitsConfig",
+    "LoraConfig",
     "Model",
     "PriceConfig",
     "RunConfig",

@@ -11,10 +11,21 @@ from pydantic import Field, model_validator
 
 from stepdistill.config.strict import Model, check, flatten, parse_yaml, read_yaml
 from stepdistill.config.teacher import AnnotateConfig, TeacherConfig
+from stepdistill.config.train import TrainConfig
 from stepdistill.errors import ConfigError, brief
 from stepdistill.files import digest
 
-FREE = ("out", "data.root", "train.max_input_tokens", "train.max_target_tokens", "train.micro_batch_size")
+FREE = (
+    "out",
+    "data.root",
+    "train.gradient_checkpointing",
+    "train.max_input_tokens",
+    "train.max_target_tokens",
+    "train.micro_batch_size",
+    "train.report_to",
+    "train.save_every",
+    "train.workers",
+)
 """Keys that can be changed in a run folder: where things lie, what is refused, how much fits in memory."""
 FREE_OF_TEACHER = ("base_url", "key_variable", "key_header", "limits", "price", "batch_size")
 """Keys of a teacher that change no answer: the way to it, its pace and price."""
@@ -55,45 +66,21 @@ class ScratchConfig(Model):
         return self
 
 
+class LoraConfig(Model):
+    """Sizes of the low-rank weights that are trained in place of the model's own (Hu et al. 2021)."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+
 class StudentConfig(Model):
-    """Which model is trained."""
+    """Which model is trained, whole or by LoRA."""
 
     model: str
     scratch: ScratchConfig = ScratchConfig()
+    lora: LoraConfig | None = None
     trust_remote_code: bool = False
-
-
-class TrainConfig(Model):
-    """How the student is trained; the same for every method."""
-
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(16, ge=1)
-    micro_batch_size: int | None = Field(None, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(0, ge=0)
-    lambda_: float = Field(1.0, alias="lambda", ge=0)
-    alpha: float | None = Field(None, gt=0, le=1)
-    loss_mean: Literal["tokens", "examples"] = "tokens"
-    labels: Literal["gold", "teacher"] = "gold"
-    patience: int = Field(3, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int | None = Field(None, ge=1)
-    max_input_tokens: int = Field(1024, ge=8)
-    max_target_tokens: int = Field(256, ge=2)
-
-    @model_validator(mode="after")
-    def _one_weight(self) -> Self:
-        if self.alpha is not None and self.lambda_ != 1.0:
-            raise ValueError("give either lambda or alpha, not both (lambda = (1 - alpha) / alpha)")
-        size = self.micro_batch_size or self.batch_size
-        if self.batch_size % size:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of {size}")
-        return self
-
-    @property
-    def rationale_weight(self) -> float:
-        """The lambda of Eq. 3; alpha * L_label + (1 - alpha) * L_rationale is converted to it."""
-        return self.lambda_ if self.alpha is None else (1 - self.alpha) / self.alpha
 
 
 class RunConfig(Model):

@@ -9,8 +9,8 @@ from typing import Literal
 from stepdistill.errors import ConfigError, StudentError, unknown
 from stepdistill.records import Annotation, Example, Target, TaskName, Unparsed
 
-PREFIXES: dict[TaskName, str] = {"label": "[label] ", "rationale": "[rationale] "}
-"""Task prefixes of the paper (section 3.2). Every method reads `[label] x`, also those that know no
+MARKERS: dict[TaskName, str] = {"label": "[label]", "rationale": "[rationale]"}
+"""Task prefixes of the paper (section 3.2). Every method reads `[label]`, also those that know no
 other task: arms that differ in their input could not be compared."""
 
 Labels = Literal["gold", "teacher"]
@@ -107,4 +107,4 @@ def all_targets(
 
 
 def _target(example: Example, task: TaskName, text: str) -> Target:
-    return Target(example.id, PREFIXES[task] + example.text, text, task)
+    return Target(example.id, example.text, text, task)

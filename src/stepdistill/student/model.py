@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 from stepdistill import weights
 from stepdistill.config import StudentConfig
 from stepdistill.errors import ConfigError, StudentError
+from stepdistill.student.encode import Encoder, Prefix
 from stepdistill.student.scratch import build
 from stepdistill.weights import Family
 
@@ -27,6 +28,12 @@ class Student:
     model: Any
     tokenizer: PreTrainedTokenizerBase
     family: Family
+    prefix: Prefix = "encoder"
+
+    @property
+    def encoder(self) -> Encoder:
+        """Text to ids, as this student reads it."""
+        return Encoder(self.tokenizer, self.family, self.prefix)
 
     @property
     def parameters(self) -> int:
