@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import StoppingCriteria
 
-from stepdistill.records import Watcher, unwatched
-from stepdistill.student.encode import Encoder, pad_left, pad_right
+from stepdistill.records import TaskName, Watcher, unwatched
+from stepdistill.student.batch import pad_left, pad_right
 from stepdistill.student.model import Student
+from stepdistill.weights import decoder_start
+
+_TAIL = 12
+"""Tokens at the end of an answer in which a stop string is looked for."""
 
 
 @torch.inference_mode()
@@ -18,20 +25,24 @@ def generate(
     new_tokens: int,
     batch_size: int = 32,
     watch: Watcher = unwatched,
+    task: TaskName = "label",
+    stop: str | None = None,
 ) -> list[str]:
-    """The student's answers to input texts (prefix included), in their order.
+    """The student's answers to input texts, in their order.
 
     The same texts always come in the same batches, so repeated runs agree to the last bit.
 
     Args:
         student: put into evaluation mode while this runs.
-        texts: inputs as in training.
+        texts: inputs as in training, without a task's marker.
         new_tokens: at most so many tokens are written.
         batch_size: rows in one call.
         watch: told of rows done, as "predict".
+        task: what is asked for.
+        stop: an answer may end once it has written this.
     """
-    encoder = Encoder(student.tokenizer, student.family, 0, 0)
-    sources = [encoder.source(text) for text in texts]
+    encoder = student.encoder
+    sources = [encoder.source(text, task) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (len(sources[i]), i))
     answers = [""] * len(texts)
     was_training = student.model.training
@@ -39,9 +50,8 @@ def generate(
     try:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            for i, words in zip(
-                chosen, _batch(student, [sources[i] for i in chosen], new_tokens), strict=True
-            ):
+            written = _batch(student, [sources[i] for i in chosen], encoder.opening(task), new_tokens, stop)
+            for i, words in zip(chosen, written, strict=True):
                 answers[i] = words
             watch("predict", start + len(chosen), len(order))
     finally:
@@ -49,14 +59,37 @@ def generate(
     return answers
 
 
-def _batch(student: Student, sources: list[list[int]], new_tokens: int) -> list[str]:
-    tokenizer = student.tokenizer
-    pad = pad_left if student.family == "causal" else pad_right
-    ids, mask = pad(sources, int(tokenizer.pad_token_id))
-    device = student.model.device
-    written = student.model.generate(
-        input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=new_tokens
-    )
+def _batch(
+    student: Student, sources: list[list[int]], opening: list[int], new_tokens: int, stop: str | None
+) -> list[str]:
+    tokenizer, model = student.tokenizer, student.model
+    pad = int(tokenizer.pad_token_id)
     if student.family == "causal":
-        written = written[:, ids.shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+        prompts = [[*source, *opening] for source in sources]
+        given = {"input_ids": pad_left(prompts, pad)}
+        given["attention_mask"] = pad_left([[1] * len(prompt) for prompt in prompts], 0)
+        read = given["input_ids"].shape[1]
+    else:
+        given = {"input_ids": pad_right(sources, pad)}
+        given["attention_mask"] = pad_right([[1] * len(source) for source in sources], 0)
+        read = len(opening) + 1
+        if opening:
+            given["decoder_input_ids"] = torch.tensor([[decoder_start(model), *opening]] * len(sources))
+    given = {name: tensor.to(model.device) for name, tensor in given.items()}
+    stops = [Stop(tokenizer, stop, read)] if stop else None
+    written = model.generate(**given, max_new_tokens=new_tokens, stopping_criteria=stops)
+    texts = tokenizer.batch_decode(written[:, read:], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+class Stop(StoppingCriteria):  # type: ignore[misc]
+    """Ends an answer that has written a string, whatever tokens it is made of."""
+
+    def __init__(self, tokenizer: Any, text: str, read: int) -> None:
+        """Look for `text` behind the first `read` positions."""
+        self.tokenizer, self.text, self.read = tokenizer, text, read
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Which rows are done, (rows,)."""
+        tails = self.tokenizer.batch_decode(input_ids[:, self.read :][:, -_TAIL:])
+        return torch.tensor([self.text in tail for tail in tails], device=input_ids.device)

@@ -1,0 +1,138 @@
+"""Encoded examples as padded tensors: what one forward call works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepdistill.student.encode import TASKS, Branch, Item
+from stepdistill.student.loss import IGNORED, Mean, token_weight
+from stepdistill.weights import Family
+
+Batch = dict[str, Any]
+"""Tensors by name: `examples` (the data set's indices), `totals` (see `Collator`), the model's inputs."""
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads samples of a corpus into a batch.
+
+    The tasks' targets stay apart: padded together, labels would be as long as rationales, which costs more
+    than a second call of the decoder.
+
+    Every batch has `totals`, float64 (2,): the sums of the weights of its target tokens, by task.
+
+    Encoder-decoder: `input_ids` and `attention_mask` (rows, width); by task `rows` (n,), the row that each
+    target reads, `decoder_input_ids`, `labels` and `weights` (n, length).
+
+    Causal: `input_ids`, `position_ids`, `labels`, `weights`, `tasks` and `segments` (rows, width); a
+    segment is 0 for the input, 1, 2 ... for the branches behind it, -1 for padding. All branches of a row
+    begin at the same position.
+    """
+
+    pad: int
+    family: Family
+    mean: Mean = "tokens"
+    start: int | None = None
+
+    def __call__(self, samples: Sequence[tuple[int, Item]]) -> Batch:
+        """Pad (index, item) pairs; an index below 0 says that its item counts nothing."""
+        items = [item for _, item in samples]
+        batch = self._pair(items) if self.family == "encoder-decoder" else self._causal(items)
+        batch["examples"] = torch.tensor([index if index >= 0 else ~index for index, _ in samples])
+        batch["totals"] = self._totals(items)
+        return batch
+
+    def _totals(self, items: Sequence[Item]) -> Tensor:
+        totals = torch.zeros(len(TASKS), dtype=torch.float64)
+        for branch in (branch for item in items for row in item for branch in row.branches):
+            count = len(branch.target)
+            totals[TASKS.index(branch.task)] += count * self._weight(branch)
+        return totals
+
+    def _weight(self, branch: Branch) -> float:
+        return token_weight(branch.weight, len(branch.target), self.mean)
+
+    def _pair(self, items: Sequence[Item]) -> Batch:
+        rows = [row for item in items for row in item]
+        batch: Batch = {
+            "input_ids": pad_right([row.source for row in rows], self.pad),
+            "attention_mask": pad_right([[1] * len(row.source) for row in rows], 0),
+        }
+        for task in TASKS:
+            found = [(i, b) for i, row in enumerate(rows) for b in row.branches if b.task == task]
+            if found:
+                batch[task] = self._decoder(found)
+        return batch
+
+    def _decoder(self, found: Sequence[tuple[int, Branch]]) -> dict[str, Tensor]:
+        branches = [branch for _, branch in found]
+        if self.start is None:
+            raise ValueError("an encoder-decoder needs the token its decoder starts with")
+        # The last target id is only predicted, never read.
+        read = [[self.start, *b.opening, *b.target[:-1]] for b in branches]
+        silent = [[IGNORED] * len(b.opening) + b.target for b in branches]
+        return {
+            "rows": torch.tensor([row for row, _ in found]),
+            "decoder_input_ids": pad_right(read, self.pad),
+            "labels": pad_right(silent, IGNORED),
+            "weights": _floats([[0.0] * len(b.opening) + self._spread(b) for b in branches]),
+        }
+
+    def _causal(self, items: Sequence[Item]) -> Batch:
+        names = ("input_ids", "position_ids", "segments", "labels", "tasks")
+        columns: dict[str, list[list[int]]] = {name: [] for name in names}
+        weights: list[list[float]] = []
+        for row in (row for item in items for row in item):
+            n = len(row.source)
+            ids, places, segments = list(row.source), list(range(n)), [0] * n
+            labels, tasks, counted = [IGNORED] * n, [0] * n, [0.0] * n
+            for number, branch in enumerate(row.branches, start=1):
+                if not branch.opening:
+                    raise ValueError("a causal model needs a marker between input and target")
+                read = [*branch.opening, *branch.target[:-1]]
+                before = len(branch.opening) - 1
+                ids += read
+                places += range(n, n + len(read))
+                segments += [number] * len(read)
+                labels += [IGNORED] * before + branch.target
+                tasks += [TASKS.index(branch.task)] * len(read)
+                counted += [0.0] * before + self._spread(branch)
+            for name, values in zip(names, (ids, places, segments, labels, tasks), strict=True):
+                columns[name].append(values)
+            weights.append(counted)
+        fillers = {"input_ids": self.pad, "segments": -1, "labels": IGNORED}
+        padded = {name: pad_right(rows, fillers.get(name, 0)) for name, rows in columns.items()}
+        return {**padded, "weights": _floats(weights)}
+
+    def _spread(self, branch: Branch) -> list[float]:
+        return [self._weight(branch)] * len(branch.target)
+
+
+def pad_right(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """Rows as one tensor, filled up behind.
+
+    >>> pad_right([[1, 2], [3]], 0).tolist()
+    [[1, 2], [3, 0]]
+    """
+    width = max(len(row) for row in rows)
+    filled = [[*row, *[filler] * (width - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=torch.long).reshape(len(rows), width)
+
+
+def pad_left(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """Rows as one tensor, filled up in front.
+
+    >>> pad_left([[1, 2], [3]], 0).tolist()
+    [[1, 2], [0, 3]]
+    """
+    return pad_right([row[::-1] for row in rows], filler).flip(1)
+
+
+def _floats(rows: Sequence[Sequence[float]]) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows], dtype=torch.float64)
