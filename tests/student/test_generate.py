@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from stepdistill.student.encode import Encoder
 from stepdistill.student.generate import generate
 from stepdistill.student.model import Student
 
@@ -24,20 +24,26 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=[*FAMILIES, "marked on the decoder"])
 def student(request: pytest.FixtureRequest, make_student: Callable[..., Student]) -> Student:
     """A student whose answers depend on the input, though it has learned nothing."""
-    made = make_student(request.param)
+    if request.param in FAMILIES:
+        made = make_student(request.param)
+    else:
+        made = replace(make_student(), prefix="decoder")
     torch.manual_seed(5)
     for weight in made.model.parameters():
         weight.data = torch.randn_like(weight) * (0.6 if weight.dim() > 1 else 1.0)
     return made
 
 
-def alone(student: Student, text: str, new_tokens: int) -> str:
+def alone(student: Student, text: str, new_tokens: int, task: Any = "label") -> str:
     """Greedy decoding written out: one row, no padding, no cache, the whole text at every token."""
-    source = Encoder(student.tokenizer, student.family, 0, 0).source(text)
-    start = [] if student.family == "causal" else [student.model.config.decoder_start_token_id]
+    source, start = student.encoder.source(text, task), student.encoder.opening(task)
+    if student.family == "causal":
+        source = source + start
+    else:
+        start = [student.model.config.decoder_start_token_id, *start]
     written: list[int] = []
     student.model.eval()
     for _ in range(new_tokens):
@@ -58,6 +64,34 @@ def test_every_input_has_the_answer_it_would_have_alone(student: Student, batch_
         expected = [alone(student, text, 6) for text in TEXTS]
     assert len(set(expected)) > 3
     assert generate(student, TEXTS, 6, batch_size) == expected
+
+
+def test_the_other_task_is_asked_by_its_marker(student: Student) -> None:
+    with torch.inference_mode():
+        expected = [alone(student, text, 6, "rationale") for text in TEXTS]
+    assert generate(student, TEXTS, 6, 2, task="rationale") == expected
+    assert expected != generate(student, TEXTS, 6, 2)
+
+
+def test_an_answer_may_end_where_it_has_written_a_string(student: Student) -> None:
+    whole = generate(student, TEXTS, 12)
+    stop = max((word for text in whole for word in text.split()), key=len)
+    found = generate(student, TEXTS, 12, stop=stop)
+    for text, cut in zip(whole, found, strict=True):
+        assert text.startswith(cut) or cut.startswith(text.split(stop)[0])
+        assert cut == text if stop not in text else stop in cut
+    assert generate(student, TEXTS, 12, stop="no such words") == whole
+
+
+def test_generation_ends_when_all_answers_have_ended(student: Student) -> None:
+    steps: list[int] = []
+    student.model.register_forward_pre_hook(lambda *_: steps.append(1))
+    written = generate(student, TEXTS[:1], 40)
+    if not written[0].split():
+        pytest.skip("this student says nothing")
+    before = len(steps)
+    generate(student, TEXTS[:1], 40, stop=written[0].split()[0])
+    assert len(steps) - before <= before
 
 
 def test_the_order_of_the_inputs_is_that_of_the_answers(student: Student) -> None:
@@ -108,7 +142,8 @@ def test_at_most_so_many_tokens_are_written(
 
     def noted(**settings: Any) -> torch.Tensor:
         ids = before(**settings)
-        given = settings["input_ids"].shape[1] if student.family == "causal" else 1
+        opening = len(student.encoder.opening("label"))
+        given = settings["input_ids"].shape[1] if student.family == "causal" else 1 + opening
         written.append(ids[:, given:])
         return ids
 
@@ -130,8 +165,8 @@ def test_prediction_reads_the_ids_that_training_reads(
 
     monkeypatch.setattr(student.model, "generate", noted)
     generate(student, TEXTS, 1, 3)
-    encoder = Encoder(student.tokenizer, student.family, 0, 0)
-    assert sorted(read) == sorted(encoder.source(text) for text in TEXTS)
+    opening = student.encoder.opening("label") if student.family == "causal" else []
+    assert sorted(read) == sorted(student.encoder.source(text, "label") + opening for text in TEXTS)
 
 
 def test_no_inputs_have_no_answers(student: Student) -> None:

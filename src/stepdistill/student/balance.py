@@ -24,7 +24,7 @@ BOUNDS = (1e-3, 1e3)
 
 
 class Balance(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Holds lambda; with `auto` it follows the norms of the two tasks' gradients (after GradNorm, Chen et al. 2018).
+    """Holds lambda; with `auto` it follows both tasks' gradient norms (after GradNorm, Chen et al. 2018).
 
     `weight` is the present lambda. `share` is |g_label| / (|g_label| + lambda |g_rationale|) as last
     measured, on the first micro-batch of a step (of all processes, by the mean of squares); None before.
@@ -74,5 +74,5 @@ class Balance(TrainerCallback, ExportableState):  # type: ignore[misc]
 def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
-    squares = [gradient.double().square().sum() for gradient in found if gradient is not None]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    norms = [torch.linalg.vector_norm(gradient) for gradient in found if gradient is not None]
+    return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
