@@ -108,10 +108,12 @@ class StepSampler:
         return examples[np.argsort(self.lengths[examples], kind="stable")]
 
     def _dealt(self, step: Indices) -> Iterator[list[int]]:
-        # In turn, since neighbours are of similar length: the processes wait for the slowest of them.
-        for part in np.array_split(step, self.parts * self.world)[self.rank :: self.world]:
+        dealt = np.array_split(step, self.parts * self.world)
+        for turn in range(self.parts):
+            # There and back, as cards to two players: the processes wait for the one with the most to do.
+            place = self.world - 1 - self.rank if turn % 2 else self.rank
             # The shortest costs least where it is muted.
-            yield part.tolist() or [~int(step[0])]
+            yield dealt[turn * self.world + place].tolist() or [~int(step[0])]
 
 
 def padding_share(lengths: np.ndarray[Any, np.dtype[np.int32]], sampler: StepSampler) -> float:
