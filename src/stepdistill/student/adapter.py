@@ -38,8 +38,9 @@ def adapt(model: Any, lora: LoraConfig, family: Family) -> Any:
             target_modules="all-linear",
         ),
     )
-    # peft asks the hub about a base that it knows by name, whenever a checkpoint is saved.
-    adapted.peft_config["default"].base_model_name_or_path = None
+    # peft asks the hub about a base that it knows by name, whenever a checkpoint is saved; None would be
+    # filled in again.
+    adapted.peft_config["default"].base_model_name_or_path = ""
     # Under gradient checkpointing, a segment whose input needs no gradient gets none at all.
     model.enable_input_require_grads()
     return adapted
