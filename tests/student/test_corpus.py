@@ -141,6 +141,15 @@ def test_a_file_whose_middle_was_never_written_is_refused(corpus: Corpus) -> Non
         Corpus(torn)
 
 
+def test_a_task_that_is_not_known_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd: Item = (Row([1], (Branch("third", [], [2]),)),)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_module, "TASKS", (*TASKS, "third"))
+        write_corpus(tmp_path / "c.arrow", [("a", odd)])
+    with pytest.raises(StudentError, match="a task has no name"):
+        Corpus(tmp_path / "c.arrow")
+
+
 @pytest.mark.parametrize("kind", ["text", "other columns", "other meaning", "folder", "nothing"])
 def test_a_foreign_file_is_refused(corpus: Corpus, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "foreign"

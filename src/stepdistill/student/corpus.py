@@ -198,6 +198,8 @@ class _Part:
         held = sum(len(lists.values) for lists in (part.sources, part.openings, part.targets))
         if int(part.lengths.sum(dtype=np.int64)) != held:
             raise pa.ArrowInvalid("the lengths do not add up")
+        if not np.isin(part.tasks, range(len(TASKS))).all():
+            raise pa.ArrowInvalid("a task has no name")
         return part
 
     def item(self, place: int) -> Item:
