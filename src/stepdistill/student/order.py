@@ -27,7 +27,8 @@ class StepSampler:
     Each epoch has every example exactly once. Which examples make a step depends on the seed, the epoch,
     `batch_size`, the lengths and `group` alone, not on `micro`, `world` or `rank`. Every step, the last and
     incomplete one too, is `parts` micro-batches on each process. A micro-batch is a list of example
-    numbers; `~i` stands for example `i` muted and fills what would be empty.
+    numbers; `~i` stands for example `i` muted and fills what would be empty. A step begins with its
+    examples of middle length.
 
     Nothing is remembered but the epoch: iterating again gives the same.
 
@@ -109,7 +110,9 @@ class StepSampler:
 
     def _dealt(self, step: Indices) -> Iterator[list[int]]:
         dealt = np.array_split(step, self.parts * self.world)
-        for turn in range(self.parts):
+        # What comes first is looked at where one micro-batch has to stand for the step.
+        middle = min(self.parts, -(-len(step) // self.world)) // 2
+        for turn in (*range(middle, self.parts), *range(middle)):
             # There and back, as cards to two players: the processes wait for the one with the most to do.
             place = self.world - 1 - self.rank if turn % 2 else self.rank
             # The shortest costs least where it is muted.
