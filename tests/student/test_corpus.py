@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from accelerate import skip_first_batches
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -121,6 +122,18 @@ def test_worker_processes_give_the_same_batches_in_the_same_order(corpus: Corpus
         assert len(batches) == len(sampler) == 32
         # Thirty examples fill all but two of the micro-batches; those count nothing.
         assert sum(batch["totals"] == [0.0, 0.0] for batch in batches) == 2
+
+
+def test_a_restart_within_an_epoch_goes_on_with_the_next_micro_batch(corpus: Corpus) -> None:
+    sampler = StepSampler(corpus.lengths, batch_size=8, micro=4, seed=3)
+    loader = DataLoader(corpus, batch_sampler=sampler, collate_fn=lambda samples: [i for i, _ in samples])
+    sampler.set_epoch(2)
+    whole = list(loader)
+    sampler.set_epoch(0)
+    rest = skip_first_batches(loader, 3)
+    # As transformers does: what is skipped wraps the sampler, which is told the epoch afterwards.
+    rest.batch_sampler.batch_sampler.set_epoch(2)
+    assert list(rest) == whole[3:]
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, -200, -9, -1])
