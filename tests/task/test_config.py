@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from stepdistill.config import RunConfig, check, flatten, load_run, read_yaml
+from stepdistill.config import RunConfig, TrainConfig, check, flatten, load_run, read_yaml
+from stepdistill.config.train import RECIPES
 from stepdistill.errors import ConfigError, DataError
 from stepdistill.task.schema import TaskSpec
 
@@ -61,8 +62,39 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         # A defect when written: nan was refused and infinity was not.
         ("train: {learning_rate: .inf}", ["train.learning_rate", "inf"]),
         ("train: {lambda: .inf}", ["train.lambda", "inf"]),
-        ("train: {lambda: -1}", ["train.lambda", "greater than or equal to 0"]),
+        ("train: {lambda: -1}", ["train", "lambda -1 is negative", "`auto`"]),
+        ("train: {lambda: atuo}", ["train.lambda", "'atuo'"]),
+        ("train: {lambda: true}", ["train.lambda", "True"]),
         ("train: {batch_size: 16, micro_batch_size: 5}", ["batch_size 16 is not a multiple of 5"]),
+        ("train: {recipe: papr}", ["train.recipe", "'papr'", "did you mean 'paper'"]),
+        ("train: {recipe: [paper]}", ["train.recipe", "Allowed: paper"]),
+        ("train: {recipe: paper, micro_batch_size: 24}", ["batch_size 64 is not a multiple of 24"]),
+        ("train: {steps: 0}", ["train.steps", "greater than or equal to 1"]),
+        ("train: {labels: golden}", ["train.labels", "did you mean 'gold'", "gold-else-teacher, teacher"]),
+        (
+            "train: {rationales: shufled}",
+            ["train.rationales", "did you mean 'shuffled'", "filler, human, none"],
+        ),
+        ("train: {rationale_share: 0}", ["train.rationale_share", "greater than 0"]),
+        ("train: {rationale_share: 25}", ["train.rationale_share", "less than or equal to 1", "25"]),
+        (
+            "train: {rationales_per_example: 0}",
+            ["train.rationales_per_example", "greater than or equal to 1"],
+        ),
+        ("train: {test_rationales: techer}", ["train.test_rationales", "did you mean 'teacher'", "student"]),
+        ("train: {weights: vote}", ["train.weights", "did you mean 'votes'", "equal"]),
+        ("train: {prefix: decodr}", ["train.prefix", "did you mean 'decoder'", "encoder"]),
+        ("train: {too_long: cut}", ["train.too_long", "'cut'", "drop, error"]),
+        ("train: {max_target_tokens: 1}", ["train.max_target_tokens", "greater than or equal to 2"]),
+        ("train: {evaluate_every: 0}", ["train.evaluate_every", "greater than or equal to 1"]),
+        ("train: {device: cdua}", ["train.device", "did you mean 'cuda'", "auto, cpu"]),
+        ("train: {workers: -1}", ["train.workers", "greater than or equal to 0"]),
+        ("train: {report_to: wandb}", ["train.report_to", "list", "'wandb'"]),
+        (
+            "train: {report_to: [wnadb]}",
+            ["train.report_to", "did you mean 'wandb'", "mlflow, tensorboard, trackio"],
+        ),
+        ("train: {group_by_length: lengths}", ["train.group_by_length", "boolean"]),
         ("train: {precision: bf16}", ["train.precision", "'bf16'", "did you mean 'bfloat16'", "float32"]),
         ("teacher: {backend: opnai}", ["teacher.backend", "'opnai'", "did you mean 'openai'", "recorded"]),
         ("teacher: {backend: openai}", ["teacher", "'openai'", "needs `model`"]),
@@ -94,6 +126,23 @@ def test_a_missing_key_is_named_and_further_faults_are_counted(load: Load) -> No
 )
 def test_sizes_that_do_not_fit_are_refused(load: Load, student: str) -> None:
     assert "heads" in message_of(load, text=f"task: t\nout: o\nstudent: {student}\n")
+
+
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        ("{rnk: 3}", ["'student.lora.rnk'", "did you mean 'rank'", "alpha, dropout"]),
+        ("{rank: 0}", ["student.lora.rank", "greater than or equal to 1"]),
+        ("{alpha: 0}", ["student.lora.alpha", "greater than 0"]),
+        ("{dropout: 1}", ["student.lora.dropout", "less than 1"]),
+        ("true", ["student.lora", "dictionary", "True"]),
+    ],
+)
+def test_lora_is_off_or_a_mapping_of_sizes(load: Load, lora: str, said: list[str]) -> None:
+    message = message_of(load, text=f"task: t\nout: o\nstudent: {{model: m, lora: {lora}}}\n")
+    assert [part for part in said if part not in message] == [], message
+    assert load("student.lora={}").student.lora == load("student.lora={rank: 16}").student.lora
+    assert load().student.lora is None
 
 
 @pytest.mark.parametrize(
@@ -218,7 +267,54 @@ def test_both_weights_or_an_impossible_one_are_refused(load: Load, given_keys: s
     assert "alpha" in message_of(load, text=f"{SMALL}train: {{{given_keys}}}\n")
 
 
-@pytest.mark.parametrize("override", ["out=elsewhere", "data.root=/data", "methods=[distill]"])
+def test_lambda_can_be_left_to_the_gradients(load: Load) -> None:
+    assert load("train.lambda=auto").train.rationale_weight == "auto"
+    assert "lambda" in message_of(load, "train.lambda=auto", "train.alpha=0.5")
+    assert load("train.lambda=auto").digest() != load().digest()
+
+
+def test_the_recipe_of_the_paper_has_the_papers_numbers(load: Load) -> None:
+    train = load("train.recipe=paper").train
+    assert (train.learning_rate, train.batch_size, train.steps) == (5e-5, 64, 10_000)
+    assert (train.max_input_tokens, train.evaluate_every) == (1024, 250)
+    assert TrainConfig(recipe="paper") == train
+
+
+def test_a_recipe_is_where_settings_begin_and_what_is_given_goes_before_it(load: Load) -> None:
+    given = load("train={batch_size: 8, steps: null, recipe: paper, patience: 7}").train
+    assert (given.batch_size, given.steps, given.patience) == (8, None, 7)
+    assert given.learning_rate == 5e-5
+    rest = set(TrainConfig.model_fields) - set(RECIPES["paper"]) - {"recipe", "patience"}
+    plain = TrainConfig()
+    assert [name for name in rest if getattr(given, name) != getattr(plain, name)] == []
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_reads_back_equal_from_what_is_written_beside_the_weights(load: Load, name: str) -> None:
+    config = load(f"train.recipe={name}", "train.batch_size=4")
+    assert load(text=yaml.safe_dump(config.plain())) == config
+    assert set(RECIPES[name]) <= set(TrainConfig.model_fields)
+
+
+def test_trackers_are_a_list(load: Load) -> None:
+    assert load("train.report_to=[tensorboard, wandb]").train.report_to == ("tensorboard", "wandb")
+    assert load().train.report_to == ()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "out=elsewhere",
+        "data.root=/data",
+        "methods=[distill]",
+        "train.gradient_checkpointing=true",
+        "train.max_input_tokens=2000",
+        "train.micro_batch_size=4",
+        "train.report_to=[wandb]",
+        "train.save_every=2",
+        "train.workers=2",
+    ],
+)
 def test_where_files_lie_and_which_methods_are_asked_do_not_change_the_identity(
     load: Load, override: str
 ) -> None:
@@ -235,6 +331,17 @@ def test_where_files_lie_and_which_methods_are_asked_do_not_change_the_identity(
         "train.epochs=9",
         "train.lambda=2",
         "train.labels=teacher",
+        "train.recipe=paper",
+        "train.steps=7",
+        "train.rationales=shuffled",
+        "train.rationale_share=0.25",
+        "train.rationales_per_example=2",
+        "train.weights=votes",
+        "train.prefix=decoder",
+        "train.too_long=drop",
+        "train.group_by_length=false",
+        "train.evaluate_every=5",
+        "student.lora={rank: 4}",
         "teacher.error_rate=0.1",
         "data.limit.train=5",
         "data.unlabelled=asdiv",
