@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stepdistill.config import ScratchConfig, StudentConfig, TrainConfig
-from stepdistill.records import Annotation, Example, Target, Watcher, unwatched
-from stepdistill.student.methods import all_targets, find_method
+from stepdistill.config.run import LoraConfig
+from stepdistill.records import Annotation, Example, Target, TaskName, Watcher, unwatched
 from stepdistill.student.model import Student, load_student, new_student
 from stepdistill.student.scratch import train_tokenizer
 from stepdistill.student.train import Lesson, train
@@ -133,7 +133,7 @@ class Script:
     scores: list[float]
     weights: list[dict[str, torch.Tensor]] = field(default_factory=list)
 
-    def __call__(self, student: Student, new_tokens: int) -> float:
+    def __call__(self, student: Student, new_tokens: Mapping[TaskName, int]) -> float:
         state = student.model.state_dict()
         self.weights.append({name: value.clone() for name, value in state.items()})
         return self.scores[len(self.weights) - 1]
@@ -146,10 +146,10 @@ def scripted() -> type[Script]:
 
 
 @pytest.fixture(scope="session")
-def fingerprint() -> Callable[[Student, int], float]:
+def fingerprint() -> Callable[[Student, Mapping[TaskName, int]], float]:
     """A validation whose score changes with any bit of the weights, and with nothing else."""
 
-    def score(student: Student, new_tokens: int) -> float:
+    def score(student: Student, new_tokens: Mapping[TaskName, int]) -> float:
         total = hashlib.sha256()
         for value in student.model.state_dict().values():
             total.update(value.numpy().tobytes())
@@ -161,7 +161,11 @@ def fingerprint() -> Callable[[Student, int], float]:
 def toy_targets(method: str = "step-by-step", n: int = 12) -> list[list[Target]]:
     """Training pairs of the toy examples, gold labels."""
     examples, annotations = toy(n)
-    return all_targets(find_method(method), "gold", examples, annotations)
+    pairs = [[Target(e.id, e.text, str(e.label), "label")] for e in examples]
+    for targets, example in zip(pairs, examples, strict=True):
+        if method != "finetune" and (reason := annotations[example.id].rationale):
+            targets.append(Target(example.id, example.text, reason, "rationale"))
+    return pairs
 
 
 @pytest.fixture(scope="session")
@@ -175,11 +179,14 @@ def lesson() -> Callable[..., Lesson]:
         seed: int = 0,
         facts: dict[str, Any] | None = None,
         asked: Sequence[str] = (),
+        labels: tuple[str, ...] = (),
+        lora: LoraConfig | None = None,
         **settings: Any,
     ) -> Lesson:
         plain = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2, "precision": "float32"}
         config = TrainConfig(**{**plain, **settings})
-        return Lesson(method, toy_targets(method, n), validate, config, seed, facts or {}, asked)
+        targets = toy_targets(method, n)
+        return Lesson(method, targets, n, validate, config, seed, facts or {}, asked, labels, lora)
 
     return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 
 from stepdistill.records import unwatched
-from stepdistill.student import trainer
+from stepdistill.student import checkpoint
+from stepdistill.student.checkpoint import newest
 from stepdistill.student.model import Student
 from stepdistill.student.train import train
-from stepdistill.student.trainer import last_checkpoint
 
 Teach = Callable[..., Any]
-Killer = Callable[[str, int, int], None]
+Killer = Callable[..., None]
 
 # 12 examples in batches of 4: 3 steps an epoch, 9 in all. Dropout draws random numbers at every step.
 RUN: dict[str, Any] = {"dropout": 0.1, "n": 12, "batch_size": 4, "epochs": 3}
@@ -27,8 +28,8 @@ RUN: dict[str, Any] = {"dropout": 0.1, "n": 12, "batch_size": 4, "epochs": 3}
 def kill_at(step: int) -> Killer:
     """A watcher that ends the process, as far as `train` can tell, behind an optimizer step."""
 
-    def watch(what: str, done: int, total: int) -> None:
-        if done == step * 4:
+    def watch(what: str, done: int, total: int, note: str = "") -> None:
+        if what.startswith("train") and done == step * 4:
             raise KeyboardInterrupt
 
     return watch
@@ -116,7 +117,7 @@ def test_killed_while_validating_the_weights_are_those_of_an_undisturbed_run(
 
 
 @pytest.mark.parametrize(
-    ("place", "epoch"), [("publish", 1), ("publish", 2), ("publish", 3), ("rotate_checkpoints", 2)]
+    ("place", "epoch"), [("publish", 1), ("publish", 2), ("publish", 3), ("sync_folder", 2), ("prune", 2)]
 )
 def test_killed_while_saving_the_weights_are_those_of_an_undisturbed_run(
     teach: Teach,
@@ -128,10 +129,11 @@ def test_killed_while_saving_the_weights_are_those_of_an_undisturbed_run(
     epoch: int,
 ) -> None:
     with monkeypatch.context() as patch, killed():
-        patch.setattr(trainer, place, kill_at_call(epoch)(getattr(trainer, place)))
+        patch.setattr(checkpoint, place, kill_at_call(epoch)(getattr(checkpoint, place)))
         teach(validate=fingerprint, **RUN)
-    last = last_checkpoint(tmp_path / ".s.work")
-    whole = epoch if place == "rotate_checkpoints" else epoch - 1
+    last, damaged = newest(tmp_path / ".s.work")
+    assert damaged == []
+    whole = epoch if place == "prune" else epoch - 1
     assert (last.name if last else None) == (f"checkpoint-{3 * whole}" if whole else None)
     again = teach(validate=fingerprint, **RUN)
     assert again.bytes == undisturbed["validated"]["model.safetensors"]
@@ -155,8 +157,8 @@ def test_killed_before_the_student_is_published_nothing_is_trained_again(
     assert not (tmp_path / "s").exists()
     trained: list[int] = []
 
-    def watch(what: str, done: int, total: int) -> None:
-        trained.extend([done] if done < total else [])
+    def watch(what: str, done: int, total: int, note: str = "") -> None:
+        trained.extend([done] if what.startswith("train") and done < total else [])
 
     again = teach(validate=scripted([]) if chosen else None, watch=watch, **RUN)
     assert trained == []
@@ -196,19 +198,6 @@ def test_a_torn_student_is_replaced(teach: Teach, undisturbed: Any, tmp_path: Pa
     assert not (trained.folder / "pytorch_model.bin").exists()
 
 
-@pytest.mark.parametrize("names", [[], ["checkpoint-tmp", "checkpoint-"], [".draft"]])
-def test_only_numbered_folders_are_checkpoints(tmp_path: Path, names: list[str]) -> None:
-    for name in names:
-        (tmp_path / name).mkdir()
-    assert last_checkpoint(tmp_path) is None
-
-
-def test_the_newest_checkpoint_is_that_of_the_largest_number(tmp_path: Path) -> None:
-    for step in (9, 100, 20):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
-
-
 def test_two_checkpoints_are_kept_the_best_and_the_newest(
     teach: Teach, scripted: Any, tmp_path: Path
 ) -> None:
@@ -218,25 +207,19 @@ def test_two_checkpoints_are_kept_the_best_and_the_newest(
     assert kept == ["checkpoint-3", "checkpoint-9"]
 
 
+def rewrite(file: Path, content: bytes) -> None:
+    """Change a file of a checkpoint and its digest, so that the checkpoint stays whole."""
+    file.write_bytes(content)
+    manifest = json.loads((file.parent / "manifest.json").read_text())
+    manifest["files"][file.name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (file.parent / "manifest.json").write_text(json.dumps(manifest))
+
+
 def move(tmp_path: Path) -> None:
     """Let the run folder have another name, as after `mv`."""
     (tmp_path / "there").mkdir()
     shutil.move(tmp_path / "here" / ".s.work", tmp_path / "there" / ".s.work")
     shutil.rmtree(tmp_path / "here")
-
-
-def test_after_a_move_the_best_checkpoint_has_its_real_path(
-    teach: Teach, scripted: Any, tmp_path: Path
-) -> None:
-    (tmp_path / "here").mkdir()
-    with killed():
-        teach("here/s", validate=scripted([0.9]), watch=kill_at(4), **RUN)
-    move(tmp_path)
-    with killed():
-        teach("there/s", validate=scripted([0.1]), watch=kill_at(7), **RUN)
-    state = json.loads((tmp_path / "there/.s.work/checkpoint-6/trainer_state.json").read_text())
-    assert Path(state["best_model_checkpoint"]) == tmp_path / "there/.s.work/checkpoint-3"
-    assert Path(state["best_model_checkpoint"]).is_dir()
 
 
 def test_after_a_move_the_weights_are_those_of_an_undisturbed_run(
@@ -286,6 +269,5 @@ def test_a_training_that_patience_ended_is_not_gone_on_with(
 def test_seconds_are_counted_over_all_sessions(teach: Teach, tmp_path: Path) -> None:
     with killed():
         teach(watch=kill_at(4), **RUN)
-    noted = tmp_path / ".s.work/checkpoint-3/seconds.json"
-    noted.write_text("1000.0")
+    rewrite(tmp_path / ".s.work/checkpoint-3/seconds.json", b"1000.0")
     assert 1000 < json.loads((teach(**RUN).folder / "seconds.json").read_text()) < 1100

@@ -49,7 +49,7 @@ def test_without_validation_the_last_step_is_kept(teach: Teach, make_student: Ca
     student = make_student()
     last: dict[str, torch.Tensor] = {}
 
-    def watch(what: str, done: int, total: int) -> None:
+    def watch(what: str, done: int, total: int, note: str = "") -> None:
         last.update({name: value.clone() for name, value in student.model.state_dict().items()})
 
     trained = teach(student=student, watch=watch)
@@ -76,8 +76,9 @@ def test_the_seed_decides_also_after_other_random_numbers_were_drawn(
 def test_the_folder_appears_only_when_training_has_ended(teach: Teach, tmp_path: Path) -> None:
     folder, calls = tmp_path / "s", []
 
-    def watch(what: str, done: int, total: int) -> None:
-        calls.append((what, done, total, folder.exists()))
+    def watch(what: str, done: int, total: int, note: str = "") -> None:
+        if what.startswith("train"):
+            calls.append((what, done, total, folder.exists()))
 
     teach(watch=watch)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
@@ -89,7 +90,11 @@ def test_the_folder_appears_only_when_training_has_ended(teach: Teach, tmp_path:
 def test_progress_reaches_its_end_also_when_training_stops_early(teach: Teach, scripted: Any) -> None:
     calls: list[tuple[int, int]] = []
     validate = scripted([0.9, 0.1])
-    teach(validate=validate, epochs=9, patience=1, watch=lambda _, done, total: calls.append((done, total)))
+
+    def watch(what: str, done: int, total: int, note: str = "") -> None:
+        calls.append((done, total))
+
+    teach(validate=validate, epochs=9, patience=1, watch=watch)
     assert calls[-1] == (108, 108)
     assert calls[-2] == (24, 108)
 
@@ -112,12 +117,19 @@ def test_the_card_says_what_was_trained_on_what(
     trained = teach(student=student, validate=validate, facts={"task": "sums"}, loss_mean="examples")
     card = json.loads((trained.folder / "student.json").read_text())
     limits = card.pop("new_tokens")
+    parameters = sum(weight.numel() for weight in student.model.parameters())
     assert set(card.pop("versions")) >= {"python", "torch", "transformers", "stepdistill"}
     assert card == {
         "task": "sums",
         "name": "step-by-step",
         "family": "encoder-decoder",
-        "parameters": sum(weight.numel() for weight in student.model.parameters()),
+        "prefix": "encoder",
+        "lora": None,
+        "parameters": parameters,
+        "trained": parameters,
+        "learning_rate": 0.01,
+        "limits": {"seen": 12, "left_out": 0, "over": {}},
+        "machine": {"device": "cpu", "why": "float32 on cpu, as asked", "processes": 1},
         "n_train": 12,
         "loss": contract(1.0, "examples"),
         "precision": "float32",
@@ -149,11 +161,13 @@ def test_a_loss_that_is_not_finite_stops_training_with_step_and_setting(
 ) -> None:
     student = make_student()
 
-    def poison(what: str, done: int, total: int) -> None:
-        if done == 8:
+    def poison(what: str, done: int, total: int, note: str = "") -> None:
+        if (what, done) == ("train step-by-step", 8):
             next(student.model.parameters()).data.fill_(float("inf"))
 
-    with pytest.raises(StudentError, match=r"the loss is nan at step 3; lower train.learning_rate"):
+    with pytest.raises(
+        StudentError, match=r"loss is nan at step 3 \(examples '\d+', .*lower train.learning_rate"
+    ):
         teach(student=student, watch=poison)
     assert not (tmp_path / "s").exists()
 
@@ -170,7 +184,7 @@ def test_a_text_longer_than_the_models_positions_is_refused(
 
 
 def test_an_input_that_will_be_asked_is_checked_before_training(teach: Teach, tmp_path: Path) -> None:
-    with pytest.raises(StudentError, match="1 of 2 inputs have more than 40 tokens"):
+    with pytest.raises(StudentError, match="1 of 2 inputs to be answered have more than 40 tokens"):
         teach(asked=["Anna has 3 apples.", "apples " * 50], max_input_tokens=40)
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +195,7 @@ def test_the_checkpoint_is_chosen_in_the_precision_that_students_are_used_in(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def validate(student: Student, new_tokens: int) -> float:
+    def validate(student: Student, new_tokens: Any) -> float:
         ids = torch.arange(3, 9)[None]
         student.model.eval()
         fresh = make_student()

@@ -3,97 +3,117 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import DefaultFlowCallback, PrinterCallback, set_seed
 
 from stepdistill.config import TrainConfig
-from stepdistill.errors import StudentError
+from stepdistill.config.run import LoraConfig
+from stepdistill.errors import StepdistillError
 from stepdistill.files import need_space, publish, write_json, writing
-from stepdistill.records import Target, Watcher
-from stepdistill.student.card import CARD
+from stepdistill.records import Target, TaskName, Watcher, unwatched
+from stepdistill.student.adapter import adapt, merged, trainable
+from stepdistill.student.balance import Balance
+from stepdistill.student.batch import Collator
+from stepdistill.student.card import CARD, card
+from stepdistill.student.checkpoint import checkpoints
+from stepdistill.student.corpus import Corpus, write_corpus
 from stepdistill.student.encode import Encoder, Item
-from stepdistill.student.loss import contract
-from stepdistill.student.machine import use_bfloat16, versions
+from stepdistill.student.flow import Flow
+from stepdistill.student.forward import can_branch, multitask
+from stepdistill.student.guards import Guard, out_of_memory
+from stepdistill.student.journal import Journal, Progress, history
+from stepdistill.student.limits import check_inputs, check_label_set, limits_of
+from stepdistill.student.machine import Machine, machine
 from stepdistill.student.model import Student
-from stepdistill.student.trainer import (
-    Progress,
-    StepByStepTrainer,
-    has_ended,
-    history,
-    last_checkpoint,
-    seconds_spent,
-)
+from stepdistill.student.order import StepSampler
+from stepdistill.student.settings import arguments, learning_rate, micro_batch
+from stepdistill.student.team import Team, join
+from stepdistill.student.trainer import Parts, StepByStepTrainer, has_ended
+from stepdistill.weights import decoder_start
+
+_CORPUS = "corpus.arrow"
+_TENSORBOARD = "runs"
+"""Where transformers writes TensorBoard's files, in the folder of the checkpoints."""
 
 
 @dataclass(frozen=True)
 class Lesson:
     """What one student is trained on and how it is chosen.
 
-    `validate` measures a student on the validation split, a number from 0 to 1; None where there is
-    no such split, and then the last step is kept. `asked` are the inputs that it will have to answer;
-    they are checked before training. `facts` are added to the student's card.
+    `targets` are those of one example at a time, `n` examples in all; they are gone through once.
+    `validate` measures a student on the validation split, a number from 0 to 1, given how many tokens an
+    answer of each task may have; None where there is no such split, and then the last step is kept. `asked`
+    are the inputs that it will have to answer, without a task's marker; they are checked before training,
+    as are the `labels` of a closed set. `facts` are added to the student's card.
     """
 
     name: str
-    targets: Sequence[Sequence[Target]]
-    validate: Callable[[Student, int], float] | None
+    targets: Iterable[Sequence[Target]]
+    n: int
+    validate: Callable[[Student, Mapping[TaskName, int]], float] | None
     config: TrainConfig
     seed: int
     facts: dict[str, Any]
-    asked: Sequence[str] = ()
+    asked: Iterable[str] = ()
+    labels: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
 
 
-def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher) -> None:
+@dataclass(frozen=True)
+class _Prepared:
+    """What the first process has found out while it wrote the corpus."""
+
+    new_tokens: dict[str, int]
+    limits: dict[str, Any]
+    note: str | None
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Where a lesson takes place: the student, its folders, the machine and the other processes."""
+
+    student: Student
+    lesson: Lesson
+    folder: Path
+    machine: Machine
+    team: Team
+    watch: Watcher
+
+    @property
+    def work(self) -> Path:
+        return _work(self.folder)
+
+
+def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher = unwatched) -> None:
     """Train, and leave the chosen student in `folder`: there whole, or not there at all.
 
-    Interrupted, it goes on from the last checkpoint when called again with the same arguments, to
-    the same weights.
+    Interrupted, it goes on from the newest whole checkpoint when called again with the same arguments, to
+    the same weights and the same log. Called by several processes at once (torchrun, `accelerate launch`),
+    they train together. The given student is used up.
 
     Raises:
-        StudentError: a text is too long, or the loss is not finite.
+        StudentError: a text is too long, the loss is not finite or explodes, memory runs out ...
+        MissingExtraError: `report_to` or LoRA needs a package that is not installed.
         RunFolderError: the disk is full or not writable.
     """
     config = lesson.config
-    positions = getattr(student.model.config, "max_position_embeddings", None)
-    longest = config.max_input_tokens, config.max_target_tokens
-    encoder = Encoder(student.tokenizer, student.family, *longest, positions)
-    items = encoder.items(lesson.targets)
-    limits = new_token_limits(items)
-    encoder.check_inputs(lesson.asked, limits["label"])
-    work = _work(folder)
-    with writing(work):
-        work.mkdir(parents=True, exist_ok=True)
-    # Two checkpoints (weights and two moments) while a third is being written, and the result.
-    there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-    need_space(work, max(student.parameters * 4 * 10 - there, 0), f"training {lesson.name}")
-    trainer = _trainer(student, lesson, items, work, watch)
-    last = last_checkpoint(work)
-    if last and has_ended(last):
-        trainer.take_from(last)
-    else:
-        _fit(trainer, last)
-    _keep(trainer, student, lesson, limits, folder)
-    forget_work(folder)
-
-
-def _fit(trainer: StepByStepTrainer, last: Path | None) -> None:
-    try:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    except torch.OutOfMemoryError:
-        raise StudentError(
-            "not enough memory on the GPU; lower train.micro_batch_size (a divisor of train.batch_size; the "
-            "result stays the same), then run again"
-        ) from None
+    team = join(cpu=config.device == "cpu" or not torch.cuda.is_available())
+    where = team.first(lambda: machine(config))
+    room = _Room(student, lesson, folder, where, team, watch if team.is_first else unwatched)
+    prepared = team.first(lambda: _prepare(room))
+    set_seed(lesson.seed)
+    model = adapt(student.model, lesson.lora, student.family) if lesson.lora else student.model
+    trained = trainable(model)
+    trainer = _trainer(room, model, prepared)
+    _fit(room, trainer)
+    trainer.choose()
+    _keep(room, trainer, prepared, trained)
+    team.first(lambda: forget_work(folder))
 
 
 def forget_work(folder: Path) -> None:
@@ -105,108 +125,142 @@ def _work(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.work")
 
 
-def new_token_limits(items: Sequence[Item]) -> dict[str, int]:
-    """How many tokens a prediction of each task may have: a quarter more than any target, and 4."""
-    limits: dict[str, int] = {}
-    for item in items:
-        for task, encoded in item.items():
-            limits[task] = max(limits.get(task, 0), len(encoded.target) * 5 // 4 + 4)
-    return limits
+def _prepare(room: _Room) -> _Prepared:
+    """Encode, check and write what is trained on; refuse before any work what cannot end well."""
+    student, lesson, work = room.student, room.lesson, room.work
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+    try:
+        encoder = _encoder(student)
+        check_label_set(encoder, lesson.labels)
+        limits = limits_of(encoder, lesson.config, student.model)
+        corpus = write_corpus(work / _CORPUS, limits.sift(_items(room, encoder)))
+        limits.check()
+        check_inputs(encoder, lesson.asked, limits.new_tokens["label"], limits)
+        _sampler(room, corpus)
+        # Two checkpoints (weights and two moments) while a third is being written, and the result.
+        there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+        need_space(work, max(student.parameters * 4 * 10 - there, 0), f"training {lesson.name}")
+    except StepdistillError:
+        if not checkpoints(work):
+            forget_work(room.folder)
+        raise
+    return _Prepared(limits.new_tokens, limits.report(), limits.note)
 
 
-def _trainer(
-    student: Student, lesson: Lesson, items: Sequence[Item], work: Path, watch: Watcher
-) -> StepByStepTrainer:
-    config, validate = lesson.config, lesson.validate
-    limit = new_token_limits(items)["label"]
-    encoder = Encoder(student.tokenizer, student.family, 0, 0)
-    set_seed(lesson.seed)
-    trainer = StepByStepTrainer(
-        model=student.model,
-        args=_arguments(config, lesson.seed, work, validate is not None),
-        train_dataset=list(items),
-        eval_dataset=list(items[:1]) if validate else None,
-        data_collator=encoder.collate,
-        family=student.family,
-        weight=config.rationale_weight,
-        mean=config.loss_mean,
-        validate=(lambda: validate(student, limit)) if validate else None,
-        callbacks=[Progress(f"train {lesson.name}", config.batch_size, watch)],
+def _encoder(student: Student) -> Encoder:
+    return replace(student.encoder, share=student.family != "causal" or can_branch(student.model))
+
+
+def _items(room: _Room, encoder: Encoder) -> Iterator[tuple[str, Item]]:
+    what, n = f"encode {room.lesson.name}", room.lesson.n
+    for number, targets in enumerate(room.lesson.targets, start=1):
+        yield targets[0].example_id, encoder.item(targets)
+        room.watch(what, number, max(n, number))
+
+
+def _sampler(room: _Room, corpus: Corpus) -> StepSampler:
+    config, team = room.lesson.config, room.team
+    return StepSampler(
+        corpus.lengths,
+        config.batch_size,
+        micro_batch(config, team.world),
+        team.world,
+        team.rank,
+        room.lesson.seed,
+        config.group_by_length,
     )
-    trainer.remove_callback(PrinterCallback)
-    if validate:
-        trainer.add_callback(EarlyStoppingCallback(config.patience))
+
+
+def _trainer(room: _Room, model: Any, prepared: _Prepared) -> StepByStepTrainer:
+    student, lesson, config, team = room.student, room.lesson, room.lesson.config, room.team
+    corpus = Corpus(room.work / _CORPUS)
+    sampler = _sampler(room, corpus)
+    validate, limits = lesson.validate, prepared.new_tokens
+    parts = Parts(
+        sampler=sampler,
+        balance=Balance(config.rationale_weight),
+        journal=Journal(),
+        guard=Guard(int(student.model.get_output_embeddings().weight.shape[0])),
+        progress=Progress(f"train {lesson.name}", config.batch_size, room.watch),
+        measure=(lambda: validate(student, limits)) if validate else None,  # type: ignore[arg-type]
+        team=team,
+    )
+    flow = Flow(config, sampler.steps_per_epoch, validate is not None)
+    trainer = StepByStepTrainer(
+        parts=parts,
+        model=model,
+        args=arguments(lesson, student.family, room.work, room.machine, team),
+        train_dataset=corpus,
+        data_collator=Collator(
+            int(student.tokenizer.pad_token_id or 0),
+            student.family,
+            config.loss_mean,
+            decoder_start(student.model),
+        ),
+        callbacks=[flow, parts.progress, parts.journal, parts.guard, parts.balance],
+    )
+    for callback in (PrinterCallback, DefaultFlowCallback):
+        trainer.remove_callback(callback)
+    parts.progress.remarks = [note for note in (prepared.note, room.machine.why) if note]
+    if team.rank:
+        # The same dropout in every process would be noise that does not average out.
+        set_seed(lesson.seed + team.rank)
     return trainer
 
 
-def _arguments(config: TrainConfig, seed: int, work: Path, select: bool) -> TrainingArguments:
-    micro = config.micro_batch_size or config.batch_size
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.batch_size // micro,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        lr_scheduler_type="linear",
-        optim="adamw_torch_fused",
-        seed=seed,
-        bf16=use_bfloat16(config),
-        use_cpu=not torch.cuda.is_available(),
-        eval_strategy="epoch" if select else "no",
-        save_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=select,
-        metric_for_best_model="eval_accuracy" if select else None,
-        greater_is_better=True if select else None,
-        restore_callback_states_from_checkpoint=True,
-        logging_strategy="epoch",
-        logging_nan_inf_filter=False,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    if arguments.world_size > 1:
-        raise StudentError(
-            f"started as {arguments.world_size} processes; this version trains in one: start it without "
-            "a launcher"
-        )
-    if arguments.n_gpu > 1:
-        # transformers would run a batch on each of them, and train.batch_size would not be what it says.
-        arguments._n_gpu = 1
-    return arguments
+def _fit(room: _Room, trainer: StepByStepTrainer) -> None:
+    """Train to the end, from the newest checkpoint that is whole."""
+    config, team = room.lesson.config, room.team
+    last, damaged = team.first(trainer.newest)
+    if damaged:
+        names = ", ".join(path.name for path in damaged)
+        start = last.name if last else "the beginning"
+        trainer.parts.progress.remarks.insert(0, f"{names} damaged, going on from {start}")
+    if last and has_ended(last):
+        trainer.take_from(last)
+        return
+    try:
+        with multitask(trainer.model, room.student.family):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except (RuntimeError, MemoryError) as error:
+        micro = micro_batch(config, team.world)
+        told = out_of_memory(error, config, micro, trainer.batch_lengths())
+        if told is None:
+            raise
+        raise told from None
 
 
-def _keep(
-    trainer: StepByStepTrainer,
-    student: Student,
-    lesson: Lesson,
-    limits: dict[str, int],
-    folder: Path,
+def _keep(room: _Room, trainer: StepByStepTrainer, prepared: _Prepared, trained: int) -> None:
+    # Gathered by all processes, where each holds a part.
+    whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.sharded else None
+    room.team.first(lambda: _write(room, trainer, prepared, trained, whole))
+
+
+def _write(
+    room: _Room, trainer: StepByStepTrainer, prepared: _Prepared, trained: int, whole: dict[str, Any] | None
 ) -> None:
+    student, lesson, folder = room.student, room.lesson, room.folder
     draft = folder.with_name(f".{folder.name}.draft")
+    model = merged(trainer.model) if lesson.lora else student.model
     with writing(draft):
         shutil.rmtree(draft, ignore_errors=True)
-        student.model.save_pretrained(draft)
+        model.save_pretrained(draft, **({"state_dict": whole} if whole is not None else {}))
         student.tokenizer.save_pretrained(draft)
+        if (room.work / _TENSORBOARD).is_dir():
+            shutil.copytree(room.work / _TENSORBOARD, draft / "tensorboard")
         write_json(draft / "log.json", history(trainer.state.log_history))
-        write_json(
-            draft / CARD,
-            {
-                **lesson.facts,
-                "name": lesson.name,
-                "family": student.family,
-                "parameters": student.parameters,
-                "n_train": len(lesson.targets),
-                "new_tokens": limits,
-                "loss": contract(lesson.config.rationale_weight, lesson.config.loss_mean),
-                "versions": versions(),
-                "precision": "bfloat16" if trainer.args.bf16 else "float32",
-                "chosen_step": trainer.state.best_global_step or trainer.state.global_step,
-                "steps": trainer.state.global_step,
-                "validation": trainer.state.best_metric,
-            },
-        )
-        write_json(draft / "seconds.json", seconds_spent(trainer.args.output_dir))
+        measured = {
+            "parameters": student.parameters,
+            "trained": trained,
+            "n_train": len(trainer.train_dataset),
+            "new_tokens": prepared.new_tokens,
+            "limits": prepared.limits,
+            "learning_rate": learning_rate(lesson, student.family),
+            "chosen_step": trainer.state.best_global_step or trainer.state.global_step,
+            "steps": trainer.state.global_step,
+            "validation": trainer.state.best_metric,
+        }
+        write_json(draft / CARD, card(student, lesson, room.machine, room.team, measured))
+        write_json(draft / "seconds.json", trainer.seconds())
     publish(draft, folder)
