@@ -22,6 +22,7 @@ from stepdistill.student.limits import (
     limits_of,
     placed_tokens,
 )
+from stepdistill.student.methods import Form, one_sequence
 from stepdistill.student.model import Student
 
 FAMILIES = ("encoder-decoder", "causal")
@@ -262,6 +263,25 @@ def test_a_label_that_the_tokenizer_does_not_know_is_refused(make_student: Calla
     found.check()
     sifted(found, [encoder.item([unknown])])
     assert "1 of 2 labels have words or signs" in refusal(found)
+
+
+@pytest.mark.parametrize("form", ["rationale-first", "label-first"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_one_sequence_only_the_labels_words_must_be_known(
+    make_student: Callable[..., Student], family: str, form: Form
+) -> None:
+    student = make_student(family)
+    found = limits_of(student.encoder, TrainConfig(), student.model)
+    for label, reason in (
+        ("7", "zebras make 7."),
+        ("7", ""),
+        ("7", "3 and 4"),
+        ("yak", "3 and 4"),
+        ("yak", ""),
+    ):
+        target = Target("0", "How many?", one_sequence(form, label, reason), "label")
+        sifted(found, [student.encoder.item([target])])
+    assert "2 of 5 labels have words or signs" in refusal(found)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stepdistill.config import TrainConfig
 from stepdistill.errors import StudentError, brief
 from stepdistill.records import TaskName
-from stepdistill.student.encode import Branch, Encoder, Item
+from stepdistill.student.encode import TASKS, Branch, Encoder, Item
+from stepdistill.student.methods import MARKERS
 from stepdistill.weights import Family
 
 Bound = Literal["input", "target", "positions"]
@@ -59,8 +60,9 @@ class Limits:
 
     Sift first, then `check`. `positions` is how many tokens the model can place, where it says so: of
     input, marker and target together for a causal model, of the input and of marker and target each for
-    an encoder-decoder. `unknown` is the id of the tokenizer's sign for what it lacks. `found` grows
-    while `sift` is read.
+    an encoder-decoder. `unknown` is the id of the tokenizer's sign for what it lacks, and `marks` are the
+    ids of the tasks' markers, which part label and rationale where one target has both. `found` grows while
+    `sift` is read.
     """
 
     max_input: int
@@ -69,6 +71,7 @@ class Limits:
     family: Family
     policy: Literal["error", "drop"] = "error"
     unknown: int | None = None
+    marks: tuple[tuple[int, ...], ...] = ()
     found: Found = field(default_factory=Found, compare=False)
 
     def sift(self, items: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, Item]]:
@@ -151,7 +154,13 @@ class Limits:
             found.rationales_kept |= branch.task == "rationale"
             if branch.task == "label":
                 found.labels += 1
-                found.unknown += self.unknown is not None and self.unknown in branch.target
+                found.unknown += self._lacks(branch.target)
+
+    def _lacks(self, target: list[int]) -> bool:
+        """Whether the tokenizer lacks words of the label; a student can do without a rationale's."""
+        if self.unknown is None or self.unknown not in target:
+            return False
+        return self.unknown in (label_part(target, *self.marks) if self.marks else target)
 
     def _sizes(self, item: Item) -> dict[Bound, int]:
         """The example's longest input and target, and the most positions that it needs."""
@@ -196,6 +205,7 @@ def limits_of(encoder: Encoder, config: TrainConfig, model: Any) -> Limits:
         policy=config.too_long,
         # GPT-2 and its kin have one sign for "unknown" and "end", and know every word.
         unknown=None if unknown == encoder.tokenizer.eos_token_id else unknown,
+        marks=tuple(tuple(encoder.target(MARKERS[task])[:-1]) for task in TASKS),
     )
 
 
@@ -248,6 +258,17 @@ def check_label_set(encoder: Encoder, labels: Iterable[str]) -> None:
                 "tokenizer; rename one, take another student, or for `scratch:` raise "
                 "student.scratch.vocabulary"
             )
+
+
+def label_part(target: list[int], label: Sequence[int], rationale: Sequence[int]) -> list[int]:
+    """The label in a target that may have a rationale before or behind it, given the ids of the markers.
+
+    >>> label_part([5, 6, 8, 7, 1], label=[8], rationale=[9]), label_part([7, 9, 5, 1], [8], [9])
+    ([7, 1], [7])
+    """
+    starts = [i + len(label) for i in range(len(target)) if tuple(target[i : i + len(label)]) == tuple(label)]
+    ends = [i for i in range(len(target)) if tuple(target[i : i + len(rationale)]) == tuple(rationale)]
+    return target[starts[-1] if starts else 0 : None if starts or not ends else ends[0]]
 
 
 def placed_tokens(family: Family, source: int, opening: int, target: int) -> int:
