@@ -162,3 +162,6 @@ class RunRecord:
     data: str
     annotations: str
     versions: dict[str, Any]
+    rationales: str | None = None
+    n_rationales: int | None = None
+    n_unlabelled_left_out: int | None = None

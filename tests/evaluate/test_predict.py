@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stepdistill.config import ScratchConfig, StudentConfig
 from stepdistill.evaluate import predict
-from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor, read_prediction
+from stepdistill.evaluate.predict import (
+    NO_MARKER,
+    NO_RATIONALE,
+    StudentPredictor,
+    TeacherPredictor,
+    Words,
+    label_first,
+    reason_first,
+)
 from stepdistill.records import Annotation, Example, Prediction, Unparsed
 from stepdistill.student.generate import generate
+from stepdistill.student.methods import one_sequence
 from stepdistill.student.model import Student, new_student
 from stepdistill.task.closed import ChoiceKind, LabelKind
 from stepdistill.task.opened import TextKind
@@ -26,63 +39,161 @@ def student() -> Student:
     return new_student(StudentConfig(model="scratch:", scratch=sizes), 0, texts)
 
 
+@dataclass
+class Voice:
+    """Stands between predictor and student: notes what is asked, and says what is in the script."""
+
+    script: dict[tuple[str, str], str] = field(default_factory=dict)
+    asked: list[tuple[str, list[str], int, str | None]] = field(default_factory=list)
+
+    def __call__(self, student: Student, texts: list[str], new_tokens: int, **rest: object) -> list[str]:
+        task = str(rest["task"])
+        self.asked.append((task, list(texts), new_tokens, rest["stop"]))  # type: ignore[arg-type]
+        if self.script:
+            return [self.script[task, text] for text in texts]
+        return generate(student, texts, new_tokens, **rest)  # type: ignore[arg-type]
+
+
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
-    """What the student was asked, and how many tokens it was allowed."""
-    calls: list[tuple[list[str], int]] = []
-
-    def noted(student: Student, texts: list[str], new_tokens: int, **rest: object) -> list[str]:
-        calls.append((texts, new_tokens))
-        return generate(student, texts, new_tokens, **rest)
-
-    monkeypatch.setattr(predict, "generate", noted)
-    return calls
+def voice(monkeypatch: pytest.MonkeyPatch) -> Voice:
+    """What the student is asked, and what it says."""
+    found = Voice()
+    monkeypatch.setattr(predict, "generate", found)
+    return found
 
 
-def test_a_student_gives_one_prediction_an_example_in_order(
-    student: Student, asked: list[tuple[list[str], int]]
-) -> None:
+TEXTS = [example.text for example in EXAMPLES]
+
+
+def test_a_student_gives_one_prediction_an_example_in_order(student: Student, voice: Voice) -> None:
     found = StudentPredictor(student, TextKind(), LIMITS).predict(EXAMPLES)
     assert [prediction.example_id for prediction in found] == ["b", "a", "c"]
     assert [prediction.rationale for prediction in found] == [None] * 3
-    assert asked == [(["[label] " + example.text for example in EXAMPLES], 3)]
+    assert voice.asked == [("label", TEXTS, 3, None)]
 
 
-def test_a_student_gives_its_rationale_where_it_is_asked_for(
-    student: Student, asked: list[tuple[list[str], int]]
+def test_a_student_of_two_tasks_gives_its_rationale_where_it_is_asked_for(
+    student: Student, voice: Voice
 ) -> None:
-    found = StudentPredictor(student, TextKind(), LIMITS, explain=True).predict(EXAMPLES)
-    inputs = ["[rationale] " + example.text for example in EXAMPLES]
-    assert asked[1] == (inputs, 5)
-    assert [prediction.rationale for prediction in found] == generate(student, inputs, 5)
+    found = StudentPredictor(student, TextKind(), LIMITS, explain=True, form="both").predict(EXAMPLES)
+    assert voice.asked == [("label", TEXTS, 3, None), ("rationale", TEXTS, 5, None)]
+    assert [prediction.rationale for prediction in found] == generate(student, TEXTS, 5, task="rationale")
 
 
 def test_the_rationale_does_not_change_the_label(student: Student) -> None:
-    plain = StudentPredictor(student, TextKind(), LIMITS).predict(EXAMPLES)
-    explained = StudentPredictor(student, TextKind(), LIMITS, explain=True).predict(EXAMPLES)
+    plain = StudentPredictor(student, TextKind(), LIMITS, form="both").predict(EXAMPLES)
+    explained = StudentPredictor(student, TextKind(), LIMITS, explain=True, form="both").predict(EXAMPLES)
     assert [(p.text, p.label) for p in plain] == [(p.text, p.label) for p in explained]
 
 
-def test_no_examples_have_no_predictions(student: Student) -> None:
-    assert StudentPredictor(student, KIND, LIMITS).predict([]) == []
+@pytest.mark.parametrize("form", ["label", "both", "rationale-input", "rationale-first", "label-first"])
+def test_no_examples_have_no_predictions(student: Student, form: str) -> None:
+    assert StudentPredictor(student, KIND, LIMITS, form=form).predict([]) == []
     assert TeacherPredictor({}).predict([]) == []
 
 
-def test_words_that_are_an_answer_are_read_and_kept() -> None:
-    found = read_prediction(KIND, EXAMPLES[0], "Yes.", "since it is so")
-    assert found == Prediction("b", "Yes.", "yes", None, "since it is so")
+def answered(student: Student, voice: Voice, form: str, **options: object) -> list[Prediction]:
+    """What a student of this form is heard to say of the three examples, by the script."""
+    return StudentPredictor(student, KIND, LIMITS, form=form, **options).predict(EXAMPLES)
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"), [("", "empty answer"), ("perhaps", "not a label"), ("yes or no", "several labels")]
-)
-def test_words_that_are_no_answer_are_kept_with_the_reason(words: str, reason: str) -> None:
-    assert read_prediction(KIND, EXAMPLES[0], words) == Prediction("b", words, None, reason, None)
+def test_words_that_are_an_answer_are_read_and_others_kept_with_the_reason(
+    student: Student, voice: Voice
+) -> None:
+    said = ["Yes.", "perhaps", "yes or no"]
+    voice.script = {("label", text): words for text, words in zip(TEXTS, said, strict=True)}
+    assert answered(student, voice, "label") == [
+        Prediction("b", "Yes.", "yes"),
+        Prediction("a", "perhaps", None, "not a label"),
+        Prediction("c", "yes or no", None, "several labels"),
+    ]
 
 
-def test_an_answer_is_read_with_the_options_of_its_example() -> None:
+def test_an_answer_is_read_with_the_options_of_its_example(student: Student, voice: Voice) -> None:
+    voice.script = {("label", "where?"): "(b)"}
     example = Example("1", "where?", None, ("sea", "lake"))
-    assert read_prediction(ChoiceKind(), example, "(b)").label == "lake"
+    assert StudentPredictor(student, ChoiceKind(), LIMITS).predict([example])[0].label == "lake"
+
+
+def test_what_reasons_first_is_read_behind_its_last_marker(student: Student, voice: Voice) -> None:
+    said = ["so it is [label] yes", "no [label] is not [label] no", "it is so, it is so"]
+    voice.script = {("label", text): words for text, words in zip(TEXTS, said, strict=True)}
+    assert answered(student, voice, "rationale-first") == [
+        Prediction("b", said[0], "yes", None, "so it is"),
+        Prediction("a", said[1], "no", None, "no [label] is not"),
+        Prediction("c", said[2], None, NO_MARKER, said[2]),
+    ]
+    assert voice.asked == [("label", TEXTS, 3, None)]
+
+
+@pytest.mark.parametrize(("explain", "stop"), [(False, "[rationale]"), (True, None)])
+def test_what_reasons_last_is_read_before_its_first_marker_and_may_stop_there(
+    student: Student, voice: Voice, explain: bool, stop: str | None
+) -> None:
+    said = ["yes [rationale] no [rationale] so", "no", "no [rationale]"]
+    voice.script = {("label", text): words for text, words in zip(TEXTS, said, strict=True)}
+    reason = "no [rationale] so" if explain else None
+    assert answered(student, voice, "label-first", explain=explain) == [
+        Prediction("b", said[0], "yes", None, reason),
+        Prediction("a", said[1], "no"),
+        Prediction("c", said[2], "no"),
+    ]
+    assert voice.asked == [("label", TEXTS, 3, stop)]
+
+
+def test_a_given_rationale_stands_in_the_input_and_without_one_nothing_is_asked(
+    student: Student, voice: Voice
+) -> None:
+    reasons = {"b": "since", "c": "for"}
+    voice.script = {
+        ("label", f"{TEXTS[0]}\n[rationale] since"): "yes",
+        ("label", f"{TEXTS[2]}\n[rationale] for"): "no",
+    }
+    found = answered(student, voice, "rationale-input", given=lambda e: reasons.get(e.id))
+    assert found == [
+        Prediction("b", "yes", "yes", None, "since"),
+        Prediction("a", "", None, NO_RATIONALE),
+        Prediction("c", "no", "no", None, "for"),
+    ]
+
+
+def test_where_no_rationale_is_given_the_student_writes_it_first(student: Student, voice: Voice) -> None:
+    voice.script = {("rationale", text): f"r{i}" for i, text in enumerate(TEXTS)}
+    voice.script["rationale", TEXTS[1]] = ""
+    voice.script |= {("label", f"{text}\n[rationale] r{i}"): "yes" for i, text in enumerate(TEXTS)}
+    assert answered(student, voice, "rationale-input") == [
+        Prediction("b", "yes", "yes", None, "r0"),
+        Prediction("a", "", None, NO_RATIONALE),
+        Prediction("c", "yes", "yes", None, "r2"),
+    ]
+
+
+@pytest.mark.parametrize("form", ["label", "both", "rationale-input", "rationale-first", "label-first"])
+def test_every_form_is_asked_of_a_real_student(student: Student, form: str) -> None:
+    found = StudentPredictor(student, TextKind(), LIMITS, explain=True, form=form).predict(EXAMPLES)
+    assert [prediction.example_id for prediction in found] == ["b", "a", "c"]
+
+
+plain = st.text(st.characters(exclude_characters="[]"), min_size=1).map(str.strip).filter(bool)
+
+
+@given(plain, plain)
+def test_what_was_trained_in_one_sequence_is_read_back(label: str, rationale: str) -> None:
+    first = one_sequence("rationale-first", label, rationale)
+    assert reason_first(first) == Words(first, label, rationale)
+    last = one_sequence("label-first", label, rationale)
+    assert label_first(last) == Words(last, label, rationale)
+
+
+@given(plain)
+def test_what_was_trained_without_a_rationale_is_read_back(label: str) -> None:
+    assert reason_first(one_sequence("rationale-first", label, "")).answer == label
+    assert label_first(one_sequence("label-first", label, "")).answer == label
+
+
+@pytest.mark.parametrize("marker", ["[ label ]", "[label ]", "[ label]"])
+def test_a_marker_that_a_tokenizer_gives_back_with_spaces_is_a_marker(marker: str) -> None:
+    assert reason_first(f"since {marker} yes").answer == "yes"
 
 
 def test_the_teachers_answers_are_those_that_were_read() -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from stepdistill.cli.console import console
 from stepdistill.evaluate.scorecards import compare
 from stepdistill.records import RunRecord
+from stepdistill.student.methods import JOIN
 from stepdistill.study.folder import TEACHER
 from stepdistill.study.run import Run
 
@@ -28,14 +29,14 @@ def show(run: Run, records: Sequence[RunRecord], as_json: bool) -> None:
         simulated = any(teacher.backend == "simulated" for teacher in run.config.asked)
         title += " (SIMULATED letters and teacher)" if simulated else " (SIMULATED letters)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("method", "labels"):
+    for heading in ("method", "labels", "rationales"):
         table.add_column(heading)
     for heading in ("n train", "accuracy", "95 % interval", "unread", "student", "seconds"):
         table.add_column(heading, justify="right")
     for record in records:
         table.add_row(*_cells(record, times[record.name]))
     out.print(table)
-    for line in [*_comparisons(records), *_unread(run)]:
+    for line in [*_comparisons(records), *_left_out(records), *_unread(run)]:
         out.print(line, soft_wrap=True, highlight=False)
     out.print(f"Everything is in {run.folder.path}", soft_wrap=True, highlight=False)
 
@@ -46,6 +47,7 @@ def _cells(record: RunRecord, cost: dict[str, float | None]) -> list[str]:
     return [
         record.name,
         record.labels,
+        "" if record.rationales is None else f"{record.n_rationales:,} {record.rationales}",
         "" if record.n_train is None else f"{record.n_train:,}",
         f"{100 * card.value:.1f} %",
         f"{100 * card.low:.1f} - {100 * card.high:.1f}",
@@ -56,17 +58,31 @@ def _cells(record: RunRecord, cost: dict[str, float | None]) -> list[str]:
 
 
 def _comparisons(records: Sequence[RunRecord]) -> list[str]:
-    """The last method against each other one, on the same examples."""
+    """One arm against each other one, on the same examples."""
     students = [record for record in records if record.name != TEACHER]
     if len(students) < 2:
         return []
-    *others, last = students
+    chief = _chief(students)
     lines = []
-    for other in others:
-        gap, p = compare(other.scorecard, last.scorecard)
+    for other in students:
+        if other is chief:
+            continue
+        gap, p = compare(other.scorecard, chief.scorecard)
         verdict = "" if p < 0.05 else ": not beyond chance"
-        lines.append(f"{last.name} - {other.name}: {100 * gap:+.1f} points, McNemar p = {p:.2g}{verdict}")
+        lines.append(f"{chief.name} - {other.name}: {100 * gap:+.1f} points, McNemar p = {p:.2g}{verdict}")
     return lines
+
+
+def _chief(students: Sequence[RunRecord]) -> RunRecord:
+    """Whom the others are compared with: distilling step-by-step, else the last arm that is no control."""
+    method = [record for record in students if JOIN not in record.name]
+    named = [record for record in method if record.name == "step-by-step"]
+    return (named or method or students)[-1]
+
+
+def _left_out(records: Sequence[RunRecord]) -> list[str]:
+    left = [(record.name, record.n_unlabelled_left_out) for record in records]
+    return [f"{name}: {n:,} unlabelled rows are left out of its training" for name, n in left if n]
 
 
 def _unread(run: Run) -> list[str]:

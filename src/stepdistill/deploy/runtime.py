@@ -36,28 +36,47 @@ class Runtime:
     @cached_property
     def student(self) -> Student:
         """Model and tokenizer."""
-        return load_student(str(self.folder))
+        return load_student(str(self.folder), prefix=self.card["prefix"])
 
     @property
     def explains(self) -> bool:
-        """Whether the student was taught rationales."""
-        return bool(self.card["rationales"])
+        """Whether the student was taught to write rationales."""
+        return bool(self.card["explains"])
+
+    @property
+    def needs_rationales(self) -> bool:
+        """Whether a rationale of somebody else's is part of the input that the student was trained on."""
+        return bool(self.card.get("test_rationales") == "teacher")
 
     def predict(self, texts: Sequence[str | Example], explain: bool = False) -> list[Prediction]:
         """Labels for input texts, in order; with `explain`, the rationales too.
 
         Raises:
-            RunFolderError: `explain` is asked of a student that was taught none.
+            RunFolderError: `explain` is asked of a student that was taught none, or the student answers
+                with the help of a rationale and an example brings none.
         """
         if explain and not self.explains:
             raise RunFolderError(
                 f"{self.folder}: '{self.card['name']}' was taught no rationales; ask a 'step-by-step' student"
             )
         examples = [self._example(text, index) for index, text in enumerate(texts)]
-        predictor = StudentPredictor(
-            self.student, self.task.kind, self.card["new_tokens"], explain, self.watch
+        if self.needs_rationales and not all(example.rationale for example in examples):
+            raise RunFolderError(
+                f"{self.folder}: '{self.card['name']}' answers with the help of the teacher's rationale, not "
+                "from the text alone; give rows with a `rationale` column, or ask another student"
+            )
+        return self._predictor(explain).predict(examples)
+
+    def _predictor(self, explain: bool) -> StudentPredictor:
+        return StudentPredictor(
+            student=self.student,
+            kind=self.task.kind,
+            new_tokens=self.card["new_tokens"],
+            explain=explain,
+            watch=self.watch,
+            form=self.card["form"],
+            given=(lambda example: example.rationale) if self.needs_rationales else None,
         )
-        return predictor.predict(examples)
 
     def explain(self, text: str | Example) -> str:
         """The student's rationale for one text.
@@ -69,6 +88,8 @@ class Runtime:
 
     def read_input(self, rows: Iterable[Mapping[str, Any]], source: str) -> list[Example]:
         """Examples out of rows that have the task's columns, or a finished `text`.
+
+        A column `rationale` is kept, for students that answer with the help of one.
 
         Raises:
             DataError: a row has neither.
@@ -87,7 +108,11 @@ class Runtime:
             raise DataError(f"{place}: {error}") from None
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{place}: the input text is empty or not text")
-        return Example(str(row.get("id", index)), text.strip(), options=options)
+        rationale = row.get("rationale")
+        if not isinstance(rationale, str | None):
+            raise DataError(f"{place}: the rationale is not text")
+        reason = (rationale or "").strip() or None
+        return Example(str(row.get("id", index)), text.strip(), options=options, rationale=reason)
 
     def _text(self, row: Mapping[str, Any]) -> Any:
         try:
@@ -127,7 +152,7 @@ def load(
         raise RunFolderError(f"{path}: no trained student is there; run `stepdistill run` first")
     if student is not None and student not in found:
         raise RunFolderError(f"{path}: " + unknown("student", student, found))
-    asked = [n for n in sorted(found) if found[n]["rationales"]] if explain else sorted(found)
+    asked = [n for n in sorted(found) if found[n]["explains"] or not explain]
     # Where none explains, the best one is loaded, and says so when it is asked to.
     name = student or max(asked or sorted(found), key=lambda n: _rank(found[n]))
     return Runtime(path / "students" / name, found[name], watch)
@@ -145,8 +170,9 @@ def load_input(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _rank(card: Mapping[str, Any]) -> tuple[float, bool]:
-    return (card["validation"] or 0.0, card["rationales"])
+def _rank(card: Mapping[str, Any]) -> tuple[bool, float, bool]:
+    # Last of all what cannot be asked with a text alone, however good it is with the teacher's help.
+    return (card.get("test_rationales") != "teacher", card["validation"] or 0.0, card["explains"])
 
 
 def _card(folder: Path) -> dict[str, Any]:

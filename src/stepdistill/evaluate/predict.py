@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stepdistill.records import (
@@ -15,42 +16,128 @@ from stepdistill.records import (
     unwatched,
 )
 from stepdistill.student.generate import generate
-from stepdistill.student.methods import PREFIXES
+from stepdistill.student.methods import MARKERS, Form, with_rationale
 from stepdistill.student.model import Student
 from stepdistill.task.answers import AnswerKind
+
+NO_MARKER = f"no {MARKERS['label']} marker"
+"""Why the words of a student that reasons first are unread when it never came to its answer."""
+NO_RATIONALE = "no rationale to answer with"
+"""Why an example is unread whose rationale should have been part of the input."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A student's words: all of them, the answer among them (or why there is none), and the rationale."""
+
+    text: str
+    answer: str | None
+    rationale: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class StudentPredictor:
-    """Asks a student for the label of every example, and for the rationale where `explain`."""
+    """Asks a student for the label of every example, in the form that it was trained in.
+
+    Args:
+        student: who is asked.
+        kind: reads the answers.
+        new_tokens: the most tokens of an answer, by task.
+        explain: whether the rationale is wanted too, where writing it is extra work.
+        watch: told of progress.
+        form: what the student writes.
+        given: for `rationale-input`: the rationale that goes into an example's input, or None where there is
+            none; without this function the student writes it first.
+    """
 
     student: Student
     kind: AnswerKind
-    new_tokens: Mapping[str, int]
+    new_tokens: Mapping[TaskName, int]
     explain: bool = False
     watch: Watcher = unwatched
+    form: Form = "label"
+    given: Callable[[Example], str | None] | None = None
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """Greedy answers, read by the task's answer kind."""
-        texts = self._write("label", examples)
-        reasons = self._write("rationale", examples) if self.explain else [None] * len(examples)
-        return [
-            read_prediction(self.kind, example, text, rationale)
-            for example, text, rationale in zip(examples, texts, reasons, strict=True)
-        ]
+        """Greedy answers, read by the task's answer kind, with the rationales that were written or given."""
+        pairs = zip(examples, self._words(examples), strict=True)
+        return [self._read(example, words) for example, words in pairs]
 
-    def _write(self, task: TaskName, examples: Sequence[Example]) -> list[str]:
-        inputs = [PREFIXES[task] + example.text for example in examples]
-        return generate(self.student, inputs, self.new_tokens[task], watch=self.watch)
+    def _words(self, examples: Sequence[Example]) -> list[Words]:
+        texts = [example.text for example in examples]
+        if self.form == "rationale-input":
+            return self._with_rationales(examples)
+        if self.form == "rationale-first":
+            return [reason_first(text) for text in self._write("label", texts)]
+        if self.form == "label-first":
+            stop = None if self.explain else MARKERS["rationale"]
+            return [label_first(text, self.explain) for text in self._write("label", texts, stop)]
+        answers = self._write("label", texts)
+        wanted = self.explain and self.form == "both"
+        reasons = self._write("rationale", texts) if wanted else [None] * len(texts)
+        return [Words(text, text, reason) for text, reason in zip(answers, reasons, strict=True)]
+
+    def _with_rationales(self, examples: Sequence[Example]) -> list[Words]:
+        reasons: list[str | None]
+        if self.given:
+            reasons = [self.given(example) for example in examples]
+        else:
+            reasons = [text or None for text in self._write("rationale", [e.text for e in examples])]
+        ready = [(e.text, reason) for e, reason in zip(examples, reasons, strict=True) if reason]
+        answers = iter(self._write("label", [with_rationale(*pair) for pair in ready]))
+        return [_answered(answers, reason) for reason in reasons]
+
+    def _write(self, task: TaskName, texts: Sequence[str], stop: str | None = None) -> list[str]:
+        if not texts:
+            return []
+        return generate(self.student, texts, self.new_tokens[task], watch=self.watch, task=task, stop=stop)
+
+    def _read(self, example: Example, words: Words) -> Prediction:
+        if words.answer is None:
+            return Prediction(example.id, words.text, None, words.reason, words.rationale)
+        reading = self.kind.read(words.answer, example.options)
+        reason = None if reading.label is not None else reading.reason
+        return Prediction(example.id, words.text, reading.label, reason, words.rationale)
 
 
-def read_prediction(
-    kind: AnswerKind, example: Example, text: str, rationale: str | None = None
-) -> Prediction:
-    """Read a student's words; what is no answer stays without a label, with the reason."""
-    reading = kind.read(text, example.options)
-    reason = None if reading.label is not None else reading.reason
-    return Prediction(example.id, text, reading.label, reason, rationale)
+def reason_first(text: str) -> Words:
+    """Split `rationale [label] answer` at the last marker: a rationale may quote one, an answer does not.
+
+    >>> reason_first("2 and 2. [label] 4")
+    Words(text='2 and 2. [label] 4', answer='4', rationale='2 and 2.', reason=None)
+    """
+    marks = list(_marker("label").finditer(text))
+    if not marks:
+        return Words(text, None, text.strip() or None, NO_MARKER)
+    before, after = text[: marks[-1].start()], text[marks[-1].end() :]
+    return Words(text, after.strip(), before.strip() or None)
+
+
+def label_first(text: str, explain: bool = True) -> Words:
+    """Split `answer [rationale] rationale` at the first marker; only the answer, unless `explain`.
+
+    >>> label_first("4 [rationale] 2 and 2.").rationale
+    '2 and 2.'
+    """
+    mark = _marker("rationale").search(text)
+    if not mark:
+        return Words(text, text)
+    reason = text[mark.end() :].strip() or None
+    return Words(text, text[: mark.start()].strip(), reason if explain else None)
+
+
+def _marker(task: TaskName) -> re.Pattern[str]:
+    # Some tokenizers give a marker back with spaces in it.
+    name = MARKERS[task].strip("[]")
+    return re.compile(rf"\[\s*{name}\s*\]")
+
+
+def _answered(answers: Iterator[str], reason: str | None) -> Words:
+    if not reason:
+        return Words("", None, None, NO_RATIONALE)
+    text = next(answers)
+    return Words(text, text, reason)
 
 
 @dataclass(frozen=True)

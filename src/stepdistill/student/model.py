@@ -69,8 +69,10 @@ def weights_digests(config: StudentConfig) -> dict[str, str]:
     return weights.digests(config.model, "student.model")
 
 
-def load_student(where: str, trust_remote_code: bool = False) -> Student:
+def load_student(where: str, trust_remote_code: bool = False, prefix: Prefix = "encoder") -> Student:
     """A student from a local folder or the hub; safetensors only, in float32.
+
+    `prefix` says where it is told the task, as it was when it was trained.
 
     Raises:
         StudentError: cannot be loaded, or neither encoder-decoder nor causal.
@@ -85,7 +87,7 @@ def load_student(where: str, trust_remote_code: bool = False) -> Student:
             f"student.model: '{where}' is an encoder-decoder ({kind}) that does not say how its decoder's "
             "inputs are made of labels, so it cannot be trained here; choose T5, BART ..."
         )
-    return _greedy(Student(found.model, found.tokenizer, found.family))
+    return _greedy(Student(found.model, found.tokenizer, found.family, prefix))
 
 
 def _greedy(student: Student) -> Student:

@@ -19,12 +19,12 @@ from stepdistill.errors import DataError, RunFolderError, brief
 from stepdistill.files import digest, read_jsonl, read_text, replace_rows, write_json, write_text
 from stepdistill.records import RunRecord, Scorecard
 from stepdistill.student.card import CARD
-from stepdistill.student.methods import METHODS
+from stepdistill.student.methods import ARMS
 from stepdistill.task.schema import TaskSpec
 
 TEACHER = "teacher"
 """Name of the teacher among the predictors."""
-ORDER = (TEACHER, *METHODS)
+ORDER = (TEACHER, *ARMS)
 """Predictors in the order of their lines in the run's files."""
 _TRAINING = ("student.", "train.", "(weights")
 """Keys on which the teacher's answers do not depend."""
@@ -159,15 +159,17 @@ class RunFolder:
         replace_rows(self.results, record.name, [asdict(record)], ORDER)
 
     @contextlib.contextmanager
-    def clock(self, what: str) -> Iterator[None]:
-        """Note seconds and the process's peak memory of a stage that ends well."""
+    def clock(self, what: str, note: bool = True) -> Iterator[None]:
+        """Note seconds and the process's peak memory of a stage that ends well; `note` False: do not."""
         start = time.monotonic()
         yield
+        if not note:
+            return
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         seconds = time.monotonic() - start
-        note = {"seconds": round(seconds, 1), "peak_memory_mb": round(peak / 1e6)}
-        write_json(self.timings, {**self.times(), what: note})
+        noted = {"seconds": round(seconds, 1), "peak_memory_mb": round(peak / 1e6)}
+        write_json(self.timings, {**self.times(), what: noted})
 
     def cost(self, name: str) -> dict[str, float | None]:
         """Seconds of training (over all sessions) and of prediction, and peak memory, of a student."""

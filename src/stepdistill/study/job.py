@@ -11,10 +11,10 @@ from typing import Any
 
 from stepdistill import weights
 from stepdistill.config import RunConfig
-from stepdistill.errors import DataError, RunFolderError
+from stepdistill.errors import ConfigError, DataError, RunFolderError
 from stepdistill.files import read_text
 from stepdistill.records import Watcher
-from stepdistill.student.methods import Method, find_method
+from stepdistill.student.methods import Arm, find_arm
 from stepdistill.study.folder import RunFolder
 from stepdistill.task.load import Task, load_task, stream_examples
 from stepdistill.task.schema import Split
@@ -52,9 +52,19 @@ class Job:
         return load_task(self.config.task)
 
     @cached_property
-    def methods(self) -> list[Method]:
-        """The methods asked for, in order."""
-        return [find_method(name) for name in self.config.methods]
+    def methods(self) -> list[Arm]:
+        """The arms asked for, in order.
+
+        Raises:
+            ConfigError: an unknown name, or two names of one arm.
+        """
+        arms = [find_arm(name, self.config.train.rationales) for name in self.config.methods]
+        named: dict[tuple[str, str | None], str] = {}
+        for arm in arms:
+            other = named.setdefault((arm.method.name, arm.source), arm.name)
+            if other != arm.name:
+                raise ConfigError(f"methods: '{other}' and '{arm.name}' are the same arm; leave one out")
+        return arms
 
     @cached_property
     def streams(self) -> Mapping[Split, Examples]:
@@ -82,8 +92,26 @@ class Job:
             StepdistillError: of any kind.
         """
         _ = self.methods, self.task.kind
+        self._check_sources()
         if not self.asked.total:
             raise DataError(f"{self.task.spec.name}: no example in {', '.join(self.config.annotate.splits)}")
+
+    def _check_sources(self) -> None:
+        for arm in self.methods:
+            if arm.source == "human" and not self.task.spec.answer.rationale:
+                raise ConfigError(
+                    f"methods: '{arm.name}': {self.task.spec.name} has no rationales of people; name their "
+                    "column as `answer.rationale` in the task file, or take the teacher's"
+                )
+            if arm.method.form != "rationale-input" or self.config.train.test_rationales == "student":
+                continue
+            measured = (split for split in self.streams if split != "train" and self.streams[split])
+            missing = [split for split in measured if split not in self.asked.splits]
+            if missing and arm.source != "human":
+                raise ConfigError(
+                    f"methods: '{arm.name}' is asked with the teacher's rationales, and annotate.splits "
+                    f"lacks {', '.join(missing)}; add it, or give train.test_rationales: student"
+                )
 
     def open(self, anew: bool = False) -> None:
         """Check everything that can be checked before any work, and take the folder.

@@ -1,9 +1,9 @@
-"""One run: annotate, train each method, measure all on the same untouched test set."""
+"""One run: annotate, train each arm, measure all on the same untouched test set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,31 +13,49 @@ from stepdistill.errors import DataError, RunFolderError
 from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
 from stepdistill.evaluate.scorecards import score
 from stepdistill.files import digest_file
-from stepdistill.records import Example, Prediction, Predictor, RunRecord, Scorecard, Watcher
+from stepdistill.records import (
+    Example,
+    Prediction,
+    Predictor,
+    RunRecord,
+    Scorecard,
+    TaskName,
+    Watcher,
+)
 from stepdistill.student.machine import versions
-from stepdistill.student.methods import PREFIXES, Method, all_targets
+from stepdistill.student.methods import Arm
 from stepdistill.student.model import Student, load_student, new_student
+from stepdistill.student.team import Team, join
 from stepdistill.student.train import Lesson, forget_work, train
 from stepdistill.study.folder import TEACHER
 from stepdistill.study.job import Job
+from stepdistill.study.lesson import Matter
 from stepdistill.task.schema import Split
-from stepdistill.task.stream import digest_examples
+from stepdistill.task.stream import Examples, digest_examples
 from stepdistill.teacher.annotate import Outcome
 from stepdistill.teacher.annotations import count
 
 
 @dataclass(frozen=True)
 class Run(Job):
-    """A whole run; each stage reads files, writes files, and is skipped when its files are there."""
+    """A whole run; each stage reads files, writes files, and is skipped when its files are there.
+
+    Of several processes that a launcher has started, the first does all that is no training.
+    """
 
     @cached_property
-    def examples(self) -> Mapping[Split, Sequence[Example]]:
-        """The examples by split.
+    def team(self) -> Team:
+        """This process among those that train together."""
+        return join(cpu=self.config.train.device == "cpu" or not torch.cuda.is_available())
+
+    @cached_property
+    def examples(self) -> Mapping[Split, Examples | Sequence[Example]]:
+        """The examples by split: those of `train` are read anew in each pass, the others are lists.
 
         Raises:
             DataError: nothing to train on, or nothing to measure on.
         """
-        found = {split: list(examples) for split, examples in self.streams.items()}
+        found = {split: s if split == "train" else list(s) for split, s in self.streams.items()}
         for split in ("train", "test"):
             if not found.get(split):
                 raise DataError(
@@ -57,15 +75,28 @@ class Run(Job):
         _ = self.methods, self.task.kind, self.examples
         super().check()
 
+    def open(self, anew: bool = False) -> None:
+        """As `Job.open`."""
+        self.team.first(lambda: super(Run, self).open(anew))
+
     def annotate(self, ask: bool = True) -> Outcome:
         """As `Job.annotate`, where that is not done yet."""
+        outcome = Outcome()
+
+        def work() -> None:
+            nonlocal outcome
+            if not self._is_annotated():
+                outcome = super(Run, self).annotate(ask)
+
+        self.team.first(work)
+        return outcome
+
+    def _is_annotated(self) -> bool:
         folder = self.folder
+        if not folder.annotations.exists():
+            return False
         # The report is written last: without it, an interruption may have left the other files behind.
-        if folder.has_students() and folder.annotations.exists():
-            return Outcome()
-        if folder.parse_report.exists() and folder.annotations.exists() and not self._unanswered():
-            return Outcome()
-        return super().annotate(ask)
+        return folder.has_students() or (folder.parse_report.exists() and not self._unanswered())
 
     def _unanswered(self) -> bool:
         """Whether a teacher that can be asked owes an answer to some example."""
@@ -73,39 +104,40 @@ class Run(Job):
         return rows < self.asked.total and any(teacher.modelled for teacher in self.config.asked)
 
     def train(self) -> None:
-        """Stage 3: a student for each method, in `students/`."""
+        """Stage 3: a student for each arm, in `students/`."""
         self._use_threads()
-        for method in self.methods:
-            if self.folder.student(method.name).exists():
-                forget_work(self.folder.student(method.name))
+        for arm in self.methods:
+            # One answer for all: they must begin the same training, or none.
+            if self.team.first(self.folder.student(arm.name).exists):
+                self.team.first(lambda name=arm.name: forget_work(self.folder.student(name)))  # type: ignore[misc]
                 continue
-            with self.folder.clock(f"train {method.name}"):
-                self._train(method)
+            with self.folder.clock(f"train {arm.name}", note=self.team.is_first):
+                self._train(arm)
 
     def evaluate(self) -> list[RunRecord]:
-        """Stage 4: predictions and scores on the test split, the teacher's first.
+        """Stage 4: predictions and scores on the test split, the teacher's first; by the first process alone.
 
         Raises:
             RunFolderError: a student is not trained yet.
         """
+        if not self.team.is_first:
+            return []
         self._use_threads()
         if self.teacher_is_measured() and TEACHER not in self.folder.records():
             self._measure(TEACHER, TeacherPredictor(self.annotations["test"]), self._teacher_facts())
-        for method in self.methods:
-            folder = self.folder.student(method.name)
+        for arm in self.methods:
+            folder = self.folder.student(arm.name)
             if not folder.exists():
                 raise RunFolderError(f"{folder}: not there yet; run `stepdistill train` first")
-            if method.name not in self.folder.records():
-                with self.folder.clock(f"predict {method.name}"):
-                    card = self.folder.card(method.name)
-                    student = load_student(str(folder), self.config.student.trust_remote_code)
-                    kind = self.task.kind
-                    predictor = StudentPredictor(
-                        student, kind, card["new_tokens"], watch=self._renamed(method.name)
-                    )
-                    self._measure(method.name, predictor, _student_facts(card))
+            if arm.name not in self.folder.records():
+                with self.folder.clock(f"predict {arm.name}"):
+                    card = self.folder.card(arm.name)
+                    student = load_student(str(folder), self.config.student.trust_remote_code, card["prefix"])
+                    predictor = self._predictor(arm, student, card["new_tokens"], "test")
+                    watched = replace(predictor, watch=self._renamed(arm.name))
+                    self._measure(arm.name, watched, _student_facts(card))
         found = self.folder.records()
-        names = [TEACHER, *(method.name for method in self.methods)]
+        names = [TEACHER, *(arm.name for arm in self.methods)]
         return [found[name] for name in names if name in found]
 
     def teacher_is_measured(self) -> bool:
@@ -119,47 +151,44 @@ class Run(Job):
         """How many of the teacher's answers could be read, and why others could not."""
         return count(self.annotations, self.streams)
 
-    def _train(self, method: Method) -> None:
-        config, examples = self.config, self.examples["train"]
-        pairs = all_targets(method, config.train.labels, examples, self.annotations.get("train", {}))
-        # One tokenizer for all methods: it is made of the same texts, whatever they learn from them.
-        student = new_student(config.student, config.seed, self._texts())
-        facts = {
-            "method": method.name,
-            "paper": method.paper,
-            "labels": method.labels_from(config.train.labels),
-            "rationales": method.rationales,
-            "task": self.task.spec.model_dump(mode="json", by_alias=True),
-            "student": config.student.model,
-            "seed": config.seed,
-            "n_left_out": len(examples) - len(pairs),
-            "n_rationales": sum(len(targets) > 1 for targets in pairs),
-        }
-        validate = self._validate if self.examples.get("validation") else None
-        asked = [
-            PREFIXES["label"] + e.text
-            for split in ("validation", "test")
-            for e in self.examples.get(split, ())
-        ]
-        lesson = Lesson(method.name, pairs, validate, config.train, config.seed, facts, asked)
-        train(student, lesson, self.folder.student(method.name), self.watch)
+    @property
+    def matter(self) -> Matter:
+        """What the arms' lessons are made of."""
+        return Matter(self.config, self.task, self.examples, self.annotations)
 
-    def _texts(self) -> list[str]:
-        """All training text: inputs with both prefixes, gold labels, the teacher's words."""
-        texts: list[str] = []
-        for example in self.examples["train"]:
-            texts += [PREFIXES["label"] + example.text, PREFIXES["rationale"], example.label or ""]
-        for read in self.annotations.get("train", {}).values():
-            texts += [getattr(read, "rationale", ""), getattr(read, "label", "")]
-        return texts
+    def _train(self, arm: Arm) -> None:
+        config, matter = self.config, self.matter
+        student = new_student(config.student, config.seed, matter.texts())
+        student = replace(student, prefix=config.train.prefix)
+        targets = matter.targets(arm, student)
 
-    def _validate(self, student: Student, new_tokens: int) -> float:
-        predictor = StudentPredictor(student, self.task.kind, {"label": new_tokens})
-        examples = self.examples["validation"]
-        return score(self.task.kind, examples, predictor.predict(examples)).value
+        def validate(trained: Student, new_tokens: Mapping[TaskName, int]) -> float:
+            examples = list(self.examples["validation"])
+            predictor = self._predictor(arm, trained, new_tokens, "validation")
+            return score(self.task.kind, examples, predictor.predict(examples)).value
+
+        lesson = Lesson(
+            name=arm.name,
+            targets=targets,
+            n=len(targets),
+            validate=validate if self.examples.get("validation") else None,
+            config=config.train,
+            seed=config.seed,
+            facts=matter.facts(arm, targets),
+            asked=list(matter.asked(arm, student)),
+            labels=self.task.spec.answer.labels,
+        )
+        train(student, lesson, self.folder.student(arm.name), self.watch)
+
+    def _predictor(
+        self, arm: Arm, student: Student, new_tokens: Mapping[TaskName, int], split: Split
+    ) -> StudentPredictor:
+        given = self.matter.given(arm, split, student)
+        form = arm.method.form
+        return StudentPredictor(student, self.task.kind, new_tokens, form=form, given=given)
 
     def _measure(self, name: str, predictor: Predictor, facts: Mapping[str, Any]) -> None:
-        examples = self.examples["test"]
+        examples = list(self.examples["test"])
         predictions = predictor.predict(examples)
         rows = [{"name": name, "gold": e.label, **asdict(p)} for e, p in _pairs(examples, predictions)]
         record = self._record(name, score(self.task.kind, examples, predictions), facts)
@@ -193,7 +222,7 @@ class Run(Job):
 
 def _student_facts(card: Mapping[str, Any]) -> dict[str, Any]:
     keys = ["labels", "student", "parameters", "n_train", "n_left_out", "validation", "loss"]
-    keys += ["precision", "versions"]
+    keys += ["precision", "versions", "rationales", "n_rationales", "n_unlabelled_left_out"]
     return {key: card[key] for key in keys}
 
 

@@ -231,7 +231,17 @@ class _Source:
         label = None if value is None or value == "" else self.task.kind.gold(value, options)
         has_id = spec.id is not None and (spec.id in row or not self.hub)
         id_ = str(column(row, str(spec.id))) if has_id else f"{split}-{index}"
-        return Example(id_, text, label, options)
+        return Example(id_, text, label, options, self._rationale(row))
+
+    def _rationale(self, row: Row) -> str | None:
+        """A person's reasons, from the column that the task names; rows may lack it."""
+        hub = self.task.spec.data.hub if self.hub else None
+        name = (hub.rationale if hub else None) or self.task.spec.answer.rationale
+        try:
+            value = column(row, name) if name else None
+        except KeyError:
+            return None
+        return (str(value).strip() or None) if value is not None else None
 
 
 def data_root(task: Task, data: DataConfig) -> Path | None:

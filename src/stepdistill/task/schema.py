@@ -19,6 +19,7 @@ class AnswerSpec(Model):
 
     kind: Literal["label", "choice", "number", "equation", "text"]
     column: str | None = None
+    rationale: str | None = None
     marker: str = Field("So the answer is", min_length=1)
     labels: tuple[str, ...] = Field((), strict=False)
     codes: dict[str, str] = {}
@@ -76,6 +77,7 @@ class HubSpec(Model):
     splits: dict[Split, str]
     input: str | None = None
     column: str | None = None
+    rationale: str | None = None
     options: str | None = None
 
 
