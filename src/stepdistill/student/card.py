@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stepdistill.student.loss import contract
-from stepdistill.student.machine import Machine, versions
-from stepdistill.student.team import Team
-
 if TYPE_CHECKING:
+    from stepdistill.student.machine import Machine
     from stepdistill.student.model import Student
+    from stepdistill.student.team import Team
     from stepdistill.student.train import Lesson
 
 CARD = "student.json"
@@ -21,6 +19,10 @@ def card(
     student: Student, lesson: Lesson, machine: Machine, team: Team, measured: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a student is, learned and how: the lesson's facts, its settings, and what came of it."""
+    # Here, since annotating knows of cards and needs no torch.
+    from stepdistill.student.loss import contract
+    from stepdistill.student.machine import versions
+
     config = lesson.config
     return {
         **lesson.facts,

@@ -93,7 +93,6 @@ class Matter:
             "test_rationales": train.test_rationales if arm.method.form == "rationale-input" else None,
             "task": self.task.spec.model_dump(mode="json", by_alias=True),
             "student": self.config.student.model,
-            "prefix": train.prefix,
             "seed": self.config.seed,
             "n_left_out": targets.n_left_out,
             "n_unlabelled_left_out": targets.n_unlabelled_left_out,

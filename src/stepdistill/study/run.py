@@ -177,6 +177,7 @@ class Run(Job):
             facts=matter.facts(arm, targets),
             asked=list(matter.asked(arm, student)),
             labels=self.task.spec.answer.labels,
+            lora=config.student.lora,
         )
         train(student, lesson, self.folder.student(arm.name), self.watch)
 
