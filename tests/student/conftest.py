@@ -97,7 +97,11 @@ def make_student(llama_folder: Path) -> Callable[..., Student]:
 
     def make(family: str = "encoder-decoder", dropout: float = 0.0, seed: int = 0) -> Student:
         if family == "causal":
-            return load_student(str(llama_folder))
+            student = load_student(str(llama_folder))
+            for module in student.model.modules():
+                if hasattr(module, "attention_dropout"):
+                    module.attention_dropout = dropout
+            return student
         sizes = ScratchConfig(d_model=16, d_ff=32, heads=2, layers=1, vocabulary=200, dropout=dropout)
         return new_student(StudentConfig(model="scratch:", scratch=sizes), seed, corpus())
 

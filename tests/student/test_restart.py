@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stepdistill.config.run import LoraConfig
 from stepdistill.records import unwatched
 from stepdistill.student import checkpoint
 from stepdistill.student.checkpoint import newest
@@ -166,14 +167,43 @@ def test_killed_before_the_student_is_published_nothing_is_trained_again(
     assert (again.folder / "student.json").read_bytes() == undisturbed[name]["student.json"]
 
 
-def test_the_log_is_that_of_an_undisturbed_run(teach: Teach) -> None:
-    settings = {**RUN, "epochs": 4}
+# 13 examples in batches of 4, two at a time: 4 steps an epoch, the last with one example and a muted one.
+VARIED: dict[str, Any] = {"dropout": 0.1, "n": 13, "batch_size": 4, "micro_batch_size": 2, "epochs": 3}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mid-epoch": {"save_every": 2},
+    "causal": {"family": "causal", "save_every": 3},
+    "lora": {"lora": LoraConfig(rank=2), "save_every": 2},
+    "causal lora": {"family": "causal", "lora": LoraConfig(rank=2), "save_every": 2},
+    "auto lambda": {"lambda": "auto", "save_every": 3},
+    "by steps": {"steps": 10, "evaluate_every": 3, "save_every": 2, "warmup_steps": 4},
+    "often": {"steps": 10, "evaluate_every": 1, "save_every": 7},
+    "impatient": {"epochs": 9, "patience": 2, "evaluate_every": 2, "save_every": 3},
+    "checkpointed": {"gradient_checkpointing": True, "save_every": 2},
+    "workers": {"workers": 1, "save_every": 2},
+    "ungrouped": {"group_by_length": False, "save_every": 2},
+    "mean of examples": {"loss_mean": "examples", "save_every": 2},
+}
+FILES = ("model.safetensors", "student.json", "log.json")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_in_every_setting_weights_card_and_log_are_those_of_an_undisturbed_run(
+    teach: Teach, fingerprint: Any, variant: str
+) -> None:
+    settings = {**VARIED, **VARIANTS[variant], "validate": fingerprint}
     whole = teach("whole", **settings)
-    with killed():
-        teach(watch=kill_at(5), **settings)
-    log = (teach(**settings).folder / "log.json").read_text()
-    assert "loss" in log
-    assert log == (whole.folder / "log.json").read_text()
+    for step in (3, 6):
+        with killed():
+            teach(watch=kill_at(step), **settings)
+    told: list[int] = []
+
+    def watch(what: str, done: int, total: int, note: str = "") -> None:
+        told.extend([done // 4] if what.startswith("train") else [])
+
+    again = teach(watch=watch, **settings)
+    assert told[0] > 3
+    for name in FILES:
+        assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
 def test_a_torn_draft_is_ignored(teach: Teach, fingerprint: Any, undisturbed: Any, tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ def out_of_memory(
     )
 
 
+def unused_weights(error: BaseException) -> StudentError | None:
+    """What to say where processes wait for gradients that never come; None where `error` is another."""
+    if not (isinstance(error, RuntimeError) and "find_unused_parameters" in str(error)):
+        return None
+    return StudentError(
+        "the student has weights that no target uses, and several processes cannot agree on their gradient; "
+        "train in one process, or set student.lora"
+    )
+
+
 def _stop(what: str, step: int, ids: Sequence[str]) -> StudentError:
     shown = ", ".join(brief(name) for name in ids[:_SHOWN]) + (", …" if len(ids) > _SHOWN else "")
     return StudentError(

@@ -80,6 +80,8 @@ def arguments(lesson: Lesson, family: Family, work: Path, machine: Machine, team
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to=list(config.report_to) or "none",
+        # Every micro-batch uses all weights; looking for others each time costs, and warns.
+        ddp_find_unused_parameters=False,
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=machine.device == "cuda",
     )

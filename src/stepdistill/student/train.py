@@ -25,7 +25,7 @@ from stepdistill.student.corpus import Corpus, write_corpus
 from stepdistill.student.encode import Encoder, Item
 from stepdistill.student.flow import Flow
 from stepdistill.student.forward import can_branch, multitask
-from stepdistill.student.guards import Guard, out_of_memory
+from stepdistill.student.guards import Guard, out_of_memory, unused_weights
 from stepdistill.student.journal import Journal, Progress, history
 from stepdistill.student.limits import check_inputs, check_label_set, limits_of
 from stepdistill.student.machine import Machine, machine
@@ -225,7 +225,7 @@ def _fit(room: _Room, trainer: StepByStepTrainer) -> None:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
     except (RuntimeError, MemoryError) as error:
         micro = micro_batch(config, team.world)
-        told = out_of_memory(error, config, micro, trainer.batch_lengths())
+        told = out_of_memory(error, config, micro, trainer.batch_lengths()) or unused_weights(error)
         if told is None:
             raise
         raise told from None

@@ -1,0 +1,109 @@
+"""Several processes train what one trains: the same weights and losses, told once, saved once."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+WORKER = Path(__file__).with_name("team_worker.py")
+
+# Sums of float32 in another order; steps with AdamW at 1e-2 make of 1e-7 something like this.
+TOLERANCE = 2e-4
+LOSS_TOLERANCE = 1e-4
+
+
+def launch(folder: Path, settings: dict[str, Any], world: int) -> list[subprocess.CompletedProcess[str]]:
+    """Run the worker in `world` processes that know one another, as a launcher lays it down."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(WORKER), str(folder), json.dumps(settings)]
+    started = []
+    for rank in range(world):
+        team = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
+        env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        if world > 1:
+            env |= {name: str(value) for name, value in team.items()}
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
+    try:
+        ended = [process.communicate(timeout=300) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(command, process.returncode, *texts)
+        for process, texts in zip(started, ended, strict=True)
+    ]
+
+
+def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return load_file(folder / "s/model.safetensors"), json.loads((folder / "s/log.json").read_text())
+
+
+def assert_alike(one: Path, two: Path) -> None:
+    (first, log), (second, other) = outcome(one), outcome(two)
+    assert first.keys() == second.keys()
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < TOLERANCE
+    assert [row["step"] for row in log] == [row["step"] for row in other]
+    for row, same in zip(log, other, strict=True):
+        # The share of the gradient is measured on the first micro-batches, and those are others.
+        assert (row.pop("share_label", None) is None) == (same.pop("share_label", None) is None)
+        assert row == pytest.approx(same, abs=LOSS_TOLERANCE, rel=LOSS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["scratch", "causal"])
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 1}])
+def test_two_processes_train_what_one_does(
+    llama_folder: Path, tmp_path: Path, model: str, settings: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"train": settings, "scores": [0.1, 0.3, 0.2]}
+    if model == "causal":
+        given["model"] = str(llama_folder)
+    alone = launch(tmp_path / "one", given, 1)
+    pair = launch(tmp_path / "two", given, 2)
+    assert [p.returncode for p in alone + pair] == [0, 0, 0], pair[1].stderr
+    assert pair[0].stdout == alone[0].stdout
+    assert pair[1].stdout == ""
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["s"]
+
+
+@pytest.mark.slow
+def test_a_lambda_that_follows_the_gradients_is_the_same_in_all_processes(tmp_path: Path) -> None:
+    settings = {"train": {"lambda": "auto", "micro_batch_size": 1}, "n": 40}
+    pair = launch(tmp_path, settings, 2)
+    assert [p.returncode for p in pair] == [0, 0], pair[0].stderr
+    lambdas = {row["lambda"] for row in outcome(tmp_path)[1]}
+    assert len(lambdas) > 1
+    assert 1.0 not in lambdas
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"train": {"batch_size": 3}}, "batch_size 3 is not a multiple of 2"),
+        ({"poison": True}, "loss is nan at step 1"),
+        ({"train": {"max_input_tokens": 8}}, "raise train.max_input_tokens"),
+    ],
+)
+def test_an_error_ends_all_processes_and_is_told_once_in_one_line(
+    tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    ended = launch(tmp_path, settings, 2)
+    assert [process.returncode for process in ended] == [2, 2]
+    told = "".join(process.stderr for process in ended)
+    assert words in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "s").exists()
