@@ -6,7 +6,7 @@ import copy
 import pickle
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,12 @@ def test_worker_processes_give_the_same_batches_in_the_same_order(corpus: Corpus
         assert len(batches) == len(sampler) == 32
         # Thirty examples fill all but two of the micro-batches; those count nothing.
         assert sum(batch["totals"] == [0.0, 0.0] for batch in batches) == 2
+
+
+def test_worker_processes_change_nothing_in_what_is_trained(teach: Callable[..., Any]) -> None:
+    settings = {"dropout": 0.1, "micro_batch_size": 2, "n": 11}
+    alone, shared = teach("alone", **settings), teach("shared", workers=2, **settings)
+    assert alone.bytes == shared.bytes
 
 
 def test_a_restart_within_an_epoch_goes_on_with_the_next_micro_batch(corpus: Corpus) -> None:
