@@ -102,7 +102,7 @@ def test_an_error_ends_all_processes_and_is_told_once_in_one_line(
     tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
     ended = launch(tmp_path, settings, 2)
-    assert [process.returncode for process in ended] == [2, 2]
+    assert [process.returncode for process in ended] == [2, 2], ended
     told = "".join(process.stderr for process in ended)
     assert words in told
     assert told.count("\n") == 1

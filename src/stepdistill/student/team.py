@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Callable
@@ -85,6 +86,11 @@ class Team:
         return total
 
 
+def _part() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _leave(code: int) -> NoReturn:
     # A launcher ends all processes as soon as one has ended; the first must have spoken by then.
     time.sleep(GRACE)
@@ -97,4 +103,6 @@ def join(cpu: bool) -> Team:
     if world == 1:
         return Team()
     state = PartialState(cpu=cpu, timeout=PATIENCE)
+    # Left to the interpreter's end, the threads of the group can abort the process.
+    atexit.register(_part)
     return Team(state.process_index, state.num_processes)
