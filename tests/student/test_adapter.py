@@ -209,6 +209,11 @@ def test_a_pickled_adapter_is_not_run(make_student: Callable[..., Student], tmp_
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_user_is_told_nothing_that_he_could_not_mend(make_student: Callable[..., Student]) -> None:
+    adapted(make_student())
+
+
 def test_without_peft_the_extra_is_named(
     make_student: Callable[..., Student], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from stepdistill.config.run import LoraConfig
@@ -28,16 +29,17 @@ def adapt(model: Any, lora: LoraConfig, family: Family) -> Any:
     except ImportError:
         raise MissingExtraError("student.lora", "lora") from None
     kind = peft.TaskType.CAUSAL_LM if family == "causal" else peft.TaskType.SEQ_2_SEQ_LM
-    adapted = peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            task_type=kind,
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules="all-linear",
-        ),
+    sizes = peft.LoraConfig(
+        task_type=kind,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
     )
+    with warnings.catch_warnings():
+        # What peft calls by an old name is nothing that a user could mend.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = peft.get_peft_model(model, sizes)
     # peft asks the hub about a base that it knows by name, whenever a checkpoint is saved; None would be
     # filled in again.
     adapted.peft_config["default"].base_model_name_or_path = ""
