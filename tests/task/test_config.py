@@ -62,8 +62,8 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         # A defect when written: nan was refused and infinity was not.
         ("train: {learning_rate: .inf}", ["train.learning_rate", "inf"]),
         ("train: {lambda: .inf}", ["train.lambda", "inf"]),
-        ("train: {lambda: -1}", ["train", "lambda -1 is negative", "`auto`"]),
-        ("train: {lambda: atuo}", ["train.lambda", "'atuo'"]),
+        ("train: {lambda: -1}", ["train.lambda: -1 is neither a number of 0 or more nor `auto`"]),
+        ("train: {lambda: atuo}", ["train.lambda: 'atuo' is neither", "`auto`"]),
         ("train: {lambda: true}", ["train.lambda", "True"]),
         ("train: {batch_size: 16, micro_batch_size: 5}", ["batch_size 16 is not a multiple of 5"]),
         ("train: {recipe: papr}", ["train.recipe", "'papr'", "did you mean 'paper'"]),
@@ -350,6 +350,13 @@ def test_where_files_lie_and_which_methods_are_asked_do_not_change_the_identity(
 )
 def test_what_results_depend_on_changes_the_identity(load: Load, override: str) -> None:
     assert load(override).digest() != load().digest()
+
+
+@pytest.mark.parametrize("key", ["train.max_input_tokens", "train.max_target_tokens"])
+def test_limits_choose_the_examples_where_what_is_too_long_is_dropped(load: Load, key: str) -> None:
+    assert load(f"{key}=99").digest() == load().digest()
+    drop = "train.too_long=drop"
+    assert load(drop, f"{key}=99").digest() != load(drop).digest()
 
 
 def test_a_configuration_written_out_in_full_reads_back_equal(load: Load) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepdistill.cli.options import File, Json, Quiet, Set, opened
+from stepdistill.cli.options import File, Json, Quiet, Set, opened, speaks
 
 
 def evaluate(file: File, set_: Set = None, quiet: Quiet = False, json: Json = False) -> None:
@@ -11,4 +11,5 @@ def evaluate(file: File, set_: Set = None, quiet: Quiet = False, json: Json = Fa
         records = work.evaluate()
     from stepdistill.cli.table import show
 
-    show(work, records, json)
+    if speaks():
+        show(work, records, json)

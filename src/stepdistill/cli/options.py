@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,16 @@ Set = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON, nothing else.")]
 
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+"""Where launchers say which process of several this is."""
+
+
+def speaks() -> bool:
+    """Whether this process holds the folder and shows what comes out: the first of those that a launcher
+    has started together.
+    """
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
 
 @contextlib.contextmanager
 def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run]:
@@ -33,7 +44,7 @@ def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run
     from stepdistill.config import load_run
 
     config = load_run(file, overrides or [])
-    with bars(quiet) as watch:
+    with bars(quiet or not speaks()) as watch:
         # Torch is imported here: configuration errors come at once, not after seconds.
         from stepdistill.study.run import Run
 
@@ -72,7 +83,7 @@ def _held(job: Job, anew: bool = False) -> Iterator[None]:
     from stepdistill.files import lock
 
     _ = job.methods
-    with lock(job.folder.path):
+    with lock(job.folder.path) if speaks() else contextlib.nullcontext():
         job.open(anew)
         try:
             yield

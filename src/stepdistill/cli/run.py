@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stepdistill.cli.options import File, Json, Quiet, Set, opened
+from stepdistill.cli.options import File, Json, Quiet, Set, opened, speaks
 
 
 def run(file: File, set_: Set = None, quiet: Quiet = False, json: Json = False) -> None:
@@ -22,4 +22,5 @@ def run(file: File, set_: Set = None, quiet: Quiet = False, json: Json = False) 
         records = work.evaluate()
     from stepdistill.cli.table import show
 
-    show(work, records, json)
+    if speaks():
+        show(work, records, json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stepdistill.cli.options import File, Quiet, Set, opened
+from stepdistill.cli.options import File, Quiet, Set, opened, speaks
 
 
 def train(file: File, set_: Set = None, quiet: Quiet = False) -> None:
@@ -12,4 +12,5 @@ def train(file: File, set_: Set = None, quiet: Quiet = False) -> None:
     with opened(file, set_, quiet) as work:
         work.train()
         folders = [str(work.folder.student(method.name)) for method in work.methods]
-    typer.echo("\n".join(folders))
+    if speaks():
+        typer.echo("\n".join(folders))

@@ -128,7 +128,9 @@ class RunConfig(Model):
             kept = teacher.model_dump(mode="json", by_alias=True, exclude=set(FREE_OF_TEACHER))
             values[name] = kept
         flat = flatten(values)
-        left = (*FREE, *FREE_OF_ANNOTATE)
+        left = {*FREE, *FREE_OF_ANNOTATE}
+        if self.train.too_long == "drop":
+            left -= {"train.max_input_tokens", "train.max_target_tokens"}  # they choose the examples then
         return {
             key: value for key, value in flat.items() if key not in left and not key.startswith("methods")
         }

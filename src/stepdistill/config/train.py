@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stepdistill.config.strict import Model
+from stepdistill.errors import brief
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 RationaleSource = Literal["teacher", "human", "shuffled", "filler", "none"]
@@ -67,12 +69,18 @@ class TrainConfig(Model):
         # An unknown name falls through to the field's own complaint.
         return {**RECIPES.get(str(values.get("recipe")), {}), **values}
 
+    @field_validator("lambda_", mode="before")
+    @classmethod
+    def _a_weight(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value == "auto" or (number and 0 <= value < math.inf):
+            return value
+        raise ValueError(f"{brief(value)} is neither a number of 0 or more nor `auto`")
+
     @model_validator(mode="after")
     def _one_weight(self) -> Self:
         if self.alpha is not None and self.lambda_ != 1.0:
             raise ValueError("give either lambda or alpha, not both (lambda = (1 - alpha) / alpha)")
-        if self.lambda_ != "auto" and self.lambda_ < 0:
-            raise ValueError(f"lambda {self.lambda_:g} is negative; give 0 or more, or `auto`")
         size = self.micro_batch_size or self.batch_size
         if self.batch_size % size:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of {size}")

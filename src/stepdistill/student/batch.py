@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stepdistill.student.encode import TASKS, Branch, Item
 from stepdistill.student.loss import IGNORED, Mean, token_weight
+from stepdistill.student.padding import pad_right
 from stepdistill.weights import Family
 
 Batch = dict[str, Any]
@@ -111,26 +112,6 @@ class Collator:
 
     def _spread(self, branch: Branch) -> list[float]:
         return [self._weight(branch)] * len(branch.target)
-
-
-def pad_right(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """Rows as one tensor, filled up behind.
-
-    >>> pad_right([[1, 2], [3]], 0).tolist()
-    [[1, 2], [3, 0]]
-    """
-    width = max(len(row) for row in rows)
-    filled = [[*row, *[filler] * (width - len(row))] for row in rows]
-    return torch.tensor(filled, dtype=torch.long).reshape(len(rows), width)
-
-
-def pad_left(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """Rows as one tensor, filled up in front.
-
-    >>> pad_left([[1, 2], [3]], 0).tolist()
-    [[1, 2], [0, 3]]
-    """
-    return pad_right([row[::-1] for row in rows], filler).flip(1)
 
 
 def _floats(rows: Sequence[Sequence[float]]) -> Tensor:

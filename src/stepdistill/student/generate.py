@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from stepdistill.records import TaskName, Watcher, unwatched
-from stepdistill.student.batch import pad_left, pad_right
 from stepdistill.student.model import Student
+from stepdistill.student.padding import pad_left, pad_right
 from stepdistill.weights import decoder_start
 
 _TAIL = 12
