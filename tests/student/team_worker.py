@@ -35,7 +35,7 @@ def student(settings: dict[str, Any], texts: list[str]) -> Student:
     """The same weights in every process."""
     if where := settings.get("model"):
         return load_student(where)
-    scratch = ScratchConfig(**SIZES, dropout=settings.get("dropout", 0.0))
+    scratch = ScratchConfig(**settings.get("sizes", SIZES), dropout=settings.get("dropout", 0.0))
     return new_student(StudentConfig(model="scratch:", scratch=scratch), 0, texts)
 
 

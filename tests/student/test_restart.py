@@ -159,7 +159,7 @@ def test_killed_before_the_student_is_published_nothing_is_trained_again(
     trained: list[int] = []
 
     def watch(what: str, done: int, total: int, note: str = "") -> None:
-        trained.extend([done] if what.startswith("train") and done < total else [])
+        trained.extend([done] if what.startswith("train") and 0 < done < total else [])
 
     again = teach(validate=scripted([]) if chosen else None, watch=watch, **RUN)
     assert trained == []
@@ -201,7 +201,7 @@ def test_in_every_setting_weights_card_and_log_are_those_of_an_undisturbed_run(
         told.extend([done // 4] if what.startswith("train") else [])
 
     again = teach(watch=watch, **settings)
-    assert told[0] > 3
+    assert told[0] > 1
     for name in FILES:
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 

@@ -84,7 +84,7 @@ def test_the_folder_appears_only_when_training_has_ended(teach: Teach, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
     assert not any(there for *_, there in calls)
     assert {(what, total) for what, _, total, _ in calls} == {("train step-by-step", 36)}
-    assert [done for _, done, _, _ in calls] == [*range(4, 37, 4), 36]
+    assert [done for _, done, _, _ in calls] == [*range(0, 37, 4), 36]
 
 
 def test_progress_reaches_its_end_also_when_training_stops_early(teach: Teach, scripted: Any) -> None:

@@ -74,10 +74,19 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     """Tells a `Watcher` of the examples trained on, and of each task's loss."""
 
     def __init__(self, what: str, batch_size: int, watch: Watcher) -> None:
-        """Count in examples, so that the rate means the same at every batch size."""
+        """Count in examples, so that the rate means the same at every batch size.
+
+        `begin` is shown at the beginning, `remarks` all the time.
+        """
         self.what, self.batch_size, self.watch = what, batch_size, watch
         self.losses: dict[str, float] = {}
+        self.begin = ""
         self.remarks: list[str] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Training begins or goes on."""
+        done, total = state.global_step * self.batch_size, state.max_steps * self.batch_size
+        self.watch(self.what, done, total, "; ".join(note for note in (self.begin, *self.remarks) if note))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One optimizer step is done."""

@@ -13,12 +13,15 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, get_int_from_env
 from torch import Tensor
 
-from stepdistill.errors import StepdistillError
+from stepdistill.errors import StepdistillError, StudentError
 
 T = TypeVar("T")
+
+_SIZES = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
+"""Where launchers say how many processes there are."""
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for one another: the first validates alone, which can take long."""
@@ -98,9 +101,25 @@ def _leave(code: int) -> NoReturn:
 
 
 def join(cpu: bool) -> Team:
-    """The team of this process, as torchrun or `accelerate launch` have laid it down in the environment."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    """The team of this process, as torchrun, `accelerate launch` or mpirun have laid it down.
+
+    Args:
+        cpu: whether to train without a GPU.
+
+    Raises:
+        StudentError: several processes were asked of a launcher that has started one.
+    """
+    if get_int_from_env(_SIZES, 1) == 1:
+        # Of `--num_processes` on a CPU, accelerate's launcher leaves everything but the address out.
+        if (
+            "ACCELERATE_USE_CPU" in os.environ
+            and "MASTER_PORT" in os.environ
+            and not any(name in os.environ for name in _SIZES)
+        ):
+            raise StudentError(
+                "`accelerate launch --cpu` has started one process where several were asked for; on CPUs use "
+                "torchrun --nproc_per_node N -m stepdistill train FILE"
+            )
         return Team()
     state = PartialState(cpu=cpu, timeout=PATIENCE)
     # Left to the interpreter's end, the threads of the group can abort the process.

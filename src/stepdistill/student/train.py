@@ -202,7 +202,8 @@ def _trainer(room: _Room, model: Any, prepared: _Prepared) -> StepByStepTrainer:
     )
     for callback in (PrinterCallback, DefaultFlowCallback):
         trainer.remove_callback(callback)
-    parts.progress.remarks = [note for note in (prepared.note, room.machine.why) if note]
+    parts.progress.begin = room.machine.why
+    parts.progress.remarks = [prepared.note] if prepared.note else []
     if team.rank:
         # The same dropout in every process would be noise that does not average out.
         set_seed(lesson.seed + team.rank)
