@@ -68,10 +68,11 @@ class Matter:
                 yield with_rationale(example.text, reason) if reason else example.text
 
     def texts(self) -> Iterator[str]:
-        """All training text: inputs with the markers, gold labels, the teacher's words, people's reasons.
+        """All training text: inputs with the markers, labels, the teacher's words, people's reasons.
 
         The same for all arms: a tokenizer that is made of it is theirs in common, whatever they learn.
         """
+        yield from self.task.spec.answer.labels
         for example in self.examples["train"]:
             yield f"{MARKERS['label']} {example.text}"
             yield from (MARKERS["rationale"], example.label or "", example.rationale or "")
