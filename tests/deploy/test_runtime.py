@@ -105,6 +105,62 @@ def test_a_row_that_cannot_be_asked_is_named(folder: Path, row: dict[str, object
     assert "in.jsonl, row 2" in str(caught.value)
 
 
+def stored(folder: Path, name: str, **changes: object) -> None:
+    """The card of a student that was never trained, with what `load` looks at."""
+    card = {
+        "name": name,
+        "form": "both",
+        "explains": True,
+        "test_rationales": None,
+        "validation": 0.5,
+        "prefix": "encoder",
+    }
+    (folder / "students" / name).mkdir(parents=True)
+    (folder / "students" / name / "student.json").write_text(json.dumps(card | changes))
+
+
+def test_a_student_that_needs_the_teachers_help_is_taken_only_where_there_is_no_other(tmp_path: Path) -> None:
+    helped = {"form": "rationale-input", "explains": False, "test_rationales": "teacher", "validation": 0.9}
+    stored(tmp_path, "rationale-input", **helped)
+    assert stepdistill.load(tmp_path).card["name"] == "rationale-input"
+    stored(tmp_path, "finetune", form="label", explains=False)
+    assert stepdistill.load(tmp_path).card["name"] == "finetune"
+
+
+def test_of_equals_one_that_writes_rationales_is_taken_whatever_its_form(tmp_path: Path) -> None:
+    stored(tmp_path, "finetune", form="label", explains=False)
+    stored(tmp_path, "step-by-step+none", explains=False)
+    stored(tmp_path, "label-first", form="label-first")
+    assert stepdistill.load(tmp_path).card["name"] == "label-first"
+
+
+def test_a_text_alone_is_refused_by_a_student_that_needs_the_teachers_help(
+    tmp_path: Path, folder: Path
+) -> None:
+    card = json.loads((folder / "students" / "finetune" / "student.json").read_text())
+    helped = {"form": "rationale-input", "explains": False, "test_rationales": "teacher"}
+    stored(tmp_path, "rationale-input", task=card["task"], **helped)
+    student = stepdistill.load(tmp_path)
+    with pytest.raises(RunFolderError, match="`rationale` column") as caught:
+        student.predict(student.read_input(ROWS[:1], "rows"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RunFolderError, match="taught no rationales"):
+        student.predict(["text"], explain=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("since", "since"), (" since \n", "since"), ("", None), (None, None)]
+)
+def test_a_row_may_bring_a_rationale(folder: Path, given: str | None, kept: str | None) -> None:
+    (example,) = stepdistill.load(folder).read_input([ROWS[0] | {"rationale": given}], "rows")
+    assert example.rationale == kept
+
+
+def test_a_rationale_that_is_no_text_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="rows, row 1: the rationale is not text"):
+        stepdistill.load(folder).read_input([ROWS[0] | {"rationale": 7}], "rows")
+
+
 def test_a_damaged_card_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "students" / "finetune", tmp_path / "mine")
     (tmp_path / "mine" / "student.json").write_text("{")
