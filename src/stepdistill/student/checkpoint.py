@@ -8,7 +8,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,15 @@ def checkpoint(home: Path, step: int) -> Path:
     return home / f"{_PREFIX}{step}"
 
 
-def prune(home: Path, kept: Iterable[int]) -> None:
-    """Delete all checkpoints but those of the given steps; none is ever seen half deleted."""
-    keep = set(kept)
+def prune(home: Path, step: int, best: int | None) -> None:
+    """Delete all checkpoints but this newest one and one more: the best, or else the one before it.
+
+    The other is what is left where the newest one is damaged. None is ever seen half deleted.
+    """
+    before = [_step(folder) for folder in checkpoints(home) if _step(folder) < step]
+    kept = {step, best if best and best != step else max(before, default=step)}
     for folder in checkpoints(home):
-        if _step(folder) not in keep:
+        if _step(folder) not in kept:
             os.rename(folder, home / f"{_OLD}-{_step(folder)}")
     for folder in home.glob(f"{_OLD}-*"):
         shutil.rmtree(folder, ignore_errors=True)

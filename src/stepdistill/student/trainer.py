@@ -208,7 +208,7 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
         }
         training = Training(self.model, self.optimizer, self.lr_scheduler)
         checkpoint.save(self.home, step, training, noise, notes)
-        checkpoint.prune(self.home, [step, best or step])
+        checkpoint.prune(self.home, step, best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.sharded:
