@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stepdistill.config import ScratchConfig, StudentConfig, TrainConfig
+from stepdistill.config.run import LoraConfig
 from stepdistill.errors import StepdistillError
 from stepdistill.records import Target
 from stepdistill.student.model import Student, load_student, new_student
@@ -54,6 +55,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
         config=TrainConfig(**{**plain, **settings.get("train", {})}),
         seed=0,
         facts={},
+        lora=LoraConfig(**settings["lora"]) if "lora" in settings else None,
     )
 
     def watch(what: str, done: int, total: int, note: str = "") -> None:

@@ -62,14 +62,22 @@ def assert_alike(one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["scratch", "causal"])
-@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 1}])
+@pytest.mark.parametrize(
+    ("model", "lora", "settings"),
+    [
+        ("scratch", False, {}),
+        ("scratch", True, {"gradient_checkpointing": True}),
+        ("causal", False, {"micro_batch_size": 1, "loss_mean": "examples"}),
+    ],
+)
 def test_two_processes_train_what_one_does(
-    llama_folder: Path, tmp_path: Path, model: str, settings: dict[str, Any]
+    llama_folder: Path, tmp_path: Path, model: str, lora: bool, settings: dict[str, Any]
 ) -> None:
     given: dict[str, Any] = {"train": settings, "scores": [0.1, 0.3, 0.2]}
     if model == "causal":
         given["model"] = str(llama_folder)
+    if lora:
+        given["lora"] = {"rank": 2, "dropout": 0.0}
     alone = launch(tmp_path / "one", given, 1)
     pair = launch(tmp_path / "two", given, 2)
     assert [p.returncode for p in alone + pair] == [0, 0, 0], pair[1].stderr
