@@ -31,7 +31,7 @@ from stepdistill.records import Target, unwatched
 from stepdistill.student.checkpoint import newest
 from stepdistill.student.model import Student, load_student, new_student
 from stepdistill.student.scratch import train_tokenizer
-from stepdistill.student.train import Lesson, train
+from stepdistill.student.train import Lesson, forget_work, train
 
 KINDS = ("encoder-decoder", "causal", "causal by LoRA")
 FILES = ("model.safetensors", "log.json", "student.json")
@@ -124,7 +124,10 @@ def child(student: Student, kind: str, out: Path, note: Path, kill_at: int, kill
         code = 1
         try:
             count = arm(kill_at)
-            train(student, lesson(kind), out / "s", unwatched)
+            if (out / "s").exists():  # as a run does it
+                forget_work(out / "s")
+            else:
+                train(student, lesson(kind), out / "s", unwatched)
             note.write_text(json.dumps({"steps": count[0], "modules": sorted(sys.modules)}))
             code = 0
         except BaseException as error:  # noqa: BLE001
@@ -147,47 +150,55 @@ def facts(out: Path) -> dict[str, str]:
     return {**hashes, "left over": " ".join(sorted(path.name for path in out.iterdir()))}
 
 
+def warm(student: Student, kind: str, out: Path, note: Path) -> tuple[float, int, dict[str, str]]:
+    """Seconds, steps on the disk and facts of an undisturbed run, with all its modules imported here."""
+    for _ in range(2):  # the second knows all modules, and is what the killed ones are like
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        begun = time.monotonic()
+        assert not child(student, kind, out, note, 0, 0.0)
+        seconds, noted = time.monotonic() - begun, json.loads(note.read_text())
+        for name in noted["modules"]:
+            with suppress(ImportError):
+                importlib.import_module(name)
+        # Every training collects garbage; what was imported needs no looking through each time.
+        gc.freeze()
+    return seconds, noted["steps"], facts(out)
+
+
 def main(home: Path, kills: int, seed: int, kind: str) -> None:
     """`kills` kills of one kind of student; a training that ends is compared, and another begins."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     chance = random.Random(seed)
     student, note, out = make(kind, home), home / "note", home / "run"
-    seconds, expected, steps = 0.0, {}, 0
-    for _ in range(2):  # the second knows all modules, and is what the killed ones are like
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        begun = time.monotonic()
-        assert not child(student, kind, out, note, 0, 0.0)
-        seconds, expected, noted = time.monotonic() - begun, facts(out), json.loads(note.read_text())
-        steps = noted["steps"]
-        for name in noted["modules"]:
-            with suppress(ImportError):
-                importlib.import_module(name)
-    # Every training collects garbage; what was imported needs no looking through each time.
-    gc.freeze()
-    done, again = 0, 0
+    seconds, steps, expected = warm(student, kind, out, note)
     shutil.rmtree(out)
+    done = ended = 0
     while True:
         out.mkdir(exist_ok=True)
-        by_disk = done % 2 == 1
-        at = chance.randint(1, steps) if by_disk else chance.uniform(0.0, seconds)
-        last = done >= kills
-        killed = child(
-            student, kind, out, note, int(at) * by_disk * (not last), at * (not by_disk) * (not last)
-        )
-        if killed:
+        step, after = chance.randint(1, steps), chance.uniform(0.0, seconds)
+        if done >= kills:
+            step, after = 0, 0.0
+        elif done % 2:
+            after = 0.0
+        else:
+            step = 0
+        if child(student, kind, out, note, step, after):
             done += 1
             found, torn = newest(out / ".s.work")
-            row = {"kill": done, "by": "disk" if by_disk else "time", "at": at, "torn": len(torn)}
-            print(json.dumps({**row, "from": found.name if found else None, "of": steps}), flush=True)
+            # Where the student is there already, it was the checkpoints' deletion that was cut short.
+            left = 0 if (out / "s").exists() else len(torn)
+            row = {"kill": done, "disk step": step, "second": after, "torn": left}
+            print(json.dumps({**row, "from": found.name if found else None}), flush=True)
             continue
         found_now = facts(out)
         wrong = [name for name in expected if found_now[name] != expected[name]]
-        again += 1
-        print(json.dumps({"ended": again, "kind": kind, "wrong": wrong, "seconds": seconds}), flush=True)
+        ended += 1
+        row = {"ended": ended, "kind": kind, "wrong": wrong, "seconds": seconds, "disk steps": steps}
+        print(json.dumps(row), flush=True)
         shutil.rmtree(out)
-        if last:
+        if done >= kills:
             return
 
 
