@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,10 +63,16 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
 
     def watch(what: str, done: int, total: int, note: str = "") -> None:
         print(json.dumps([what, done, total]), flush=True)
+        if what == "train s" and done == settings.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     made = student(settings, texts)
     if settings.get("poison"):
         next(made.model.parameters()).data.fill_(float("nan"))
+    if room := settings.get("memory"):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         train(made, lesson, folder / "s", watch)
     except StepdistillError as error:

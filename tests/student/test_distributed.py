@@ -13,6 +13,18 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from stepdistill.errors import StudentError
+from stepdistill.student.team import join
+
+RUN = """
+task: claims
+data: {limit: {train: 24, validation: 8, test: 8}}
+teacher: {backend: simulated}
+student: {model: "scratch:", scratch: {d_model: 16, d_ff: 32, heads: 2, layers: 1}}
+methods: [step-by-step]
+train: {epochs: 1, batch_size: 8, threads: 1}
+out: runs/two
+"""
 WORKER = Path(__file__).with_name("team_worker.py")
 
 # Sums of float32 in another order; steps with AdamW at 1e-2 make of 1e-7 something like this.
@@ -20,12 +32,16 @@ TOLERANCE = 2e-4
 LOSS_TOLERANCE = 1e-4
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def launch(folder: Path, settings: dict[str, Any], world: int) -> list[subprocess.CompletedProcess[str]]:
     """Run the worker in `world` processes that know one another, as a launcher lays it down."""
     folder.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, str(WORKER), str(folder), json.dumps(settings)]
     started = []
     for rank in range(world):
@@ -95,6 +111,47 @@ def test_a_lambda_that_follows_the_gradients_is_the_same_in_all_processes(tmp_pa
     lambdas = {row["lambda"] for row in outcome(tmp_path)[1]}
     assert len(lambdas) > 1
     assert 1.0 not in lambdas
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_go_on_to_the_same_bytes(tmp_path: Path) -> None:
+    settings = {"dropout": 0.1, "train": {"save_every": 2, "micro_batch_size": 1}, "scores": [0.1, 0.3, 0.2]}
+    launch(tmp_path / "whole", settings, 2)
+    killed = launch(tmp_path / "killed", {**settings, "die": 7 * 4}, 2)
+    assert killed[0].returncode == -9
+    assert killed[1].returncode != 0
+    settings["scores"] = settings["scores"][1:]
+    again = launch(tmp_path / "killed", settings, 2)
+    assert [p.returncode for p in again] == [0, 0], again[0].stderr
+    assert json.loads(again[0].stdout.splitlines()[13]) == ["train s", 6 * 4, 12 * 4]
+    for name in ("model.safetensors", "log.json", "student.json"):
+        one, other = tmp_path / "whole/s" / name, tmp_path / "killed/s" / name
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command_and_one_of_its_processes_speaks(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(RUN)
+    file, out = str(tmp_path / "run.yaml"), f"out={tmp_path / 'run'}"
+    command = ["-m", "stepdistill", "annotate", file, "--quiet", "--set", out]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    command = [*torchrun, "-m", "stepdistill", "train", file, "--set", out]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    student = tmp_path / "run/students/step-by-step"
+    assert done.stdout.strip() == str(student)
+    assert json.loads((student / "student.json").read_text())["machine"]["processes"] == 2
+
+
+def test_a_launcher_that_started_one_process_where_several_were_asked_for_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(StudentError, match="torchrun --nproc_per_node N"):
+        join(cpu=True)
 
 
 @pytest.mark.slow

@@ -138,9 +138,11 @@ def _prepare(room: _Room) -> _Prepared:
         limits.check()
         check_inputs(encoder, lesson.asked, limits.new_tokens["label"], limits)
         _sampler(room, corpus)
-        # Two checkpoints (weights and two moments) while a third is being written, and the result.
+        # Two checkpoints (weights and two moments) while a third is being written, and the result; of LoRA,
+        # checkpoints hold next to nothing.
+        needed = student.parameters * 4 * (1 if lesson.lora else 10)
         there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-        need_space(work, max(student.parameters * 4 * 10 - there, 0), f"training {lesson.name}")
+        need_space(work, max(needed - there, 0), f"training {lesson.name}")
     except StepdistillError:
         if not checkpoints(work):
             forget_work(room.folder)
