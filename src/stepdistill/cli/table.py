@@ -36,7 +36,7 @@ def show(run: Run, records: Sequence[RunRecord], as_json: bool) -> None:
     for record in records:
         table.add_row(*_cells(record, times[record.name]))
     out.print(table)
-    for line in [*_comparisons(records), *_left_out(records), *_unread(run)]:
+    for line in [*_comparisons(records), *_left_out(run, records), *_unread(run)]:
         out.print(line, soft_wrap=True, highlight=False)
     out.print(f"Everything is in {run.folder.path}", soft_wrap=True, highlight=False)
 
@@ -80,9 +80,16 @@ def _chief(students: Sequence[RunRecord]) -> RunRecord:
     return (named or method or students)[-1]
 
 
-def _left_out(records: Sequence[RunRecord]) -> list[str]:
+def _left_out(run: Run, records: Sequence[RunRecord]) -> list[str]:
     left = [(record.name, record.n_unlabelled_left_out) for record in records]
-    return [f"{name}: {n:,} unlabelled rows are left out of its training" for name, n in left if n]
+    lines = [f"{name}: {n:,} unlabelled rows are left out of its training" for name, n in left if n]
+    for name in (record.name for record in records if record.name != TEACHER):
+        found = run.folder.card(name).get("limits", {})
+        if found.get("left_out"):
+            lines.append(
+                f"{name}: {found['left_out']:,} of {found['seen']:,} examples were too long and dropped"
+            )
+    return lines
 
 
 def _unread(run: Run) -> list[str]:

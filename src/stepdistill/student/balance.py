@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from stepdistill.errors import StudentError
 from stepdistill.student.loss import task_means
 
 MEASURED_EVERY = 50
@@ -69,6 +70,19 @@ class Balance(TrainerCallback, ExportableState):  # type: ignore[misc]
             wanted = kept * math.log(self.weight) + (1 - kept) * math.log(label / rationale)
             self.weight = min(max(math.exp(wanted), BOUNDS[0]), BOUNDS[1])
         self.share = label / (label + self.weight * rationale)
+
+
+def check_balance(balance: Balance, sharded: bool) -> None:
+    """Refuse what cannot be balanced.
+
+    Raises:
+        StudentError: lambda is to follow gradients of which no process sees the whole.
+    """
+    if balance.auto and sharded:
+        raise StudentError(
+            "train.lambda: auto needs the gradient of each task, which FSDP and DeepSpeed do not keep in one "
+            "place; give a number, or train without them"
+        )
 
 
 def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:

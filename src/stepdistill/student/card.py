@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CARD = "student.json"
 """Written last into a student's folder; what `stepdistill predict` needs to know."""
+LOG = "log.json"
+"""Losses and measurements of its training, by step."""
 
 
 def card(

@@ -8,6 +8,9 @@ from typing import Any
 
 from stepdistill.files import writing
 
+CURVE = "curve.svg"
+"""The file that is written last."""
+
 # Blue and vermillion of Okabe and Ito, told apart by colour-blind eyes; the dashes by a printer's grey.
 _LOSSES = (
     ("loss_label", "label", "#0072B2", "-", "o"),
@@ -54,7 +57,7 @@ def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
                 axes.legend(frameon=False)
         figure.axes[-1].set_xlabel("optimizer step")
         figure.savefig(folder / "curve.png", metadata={"Software": None})
-        figure.savefig(folder / "curve.svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(folder / CURVE, metadata={"Date": None, "Creator": None})
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -49,7 +49,7 @@ class Found:
     labels: int = 0
     unknown: int = 0
     rationales_seen: bool = False
-    rationales_kept: bool = False
+    rationales_kept: int = 0
     over: dict[Bound, Excess] = field(default_factory=dict)
     new_tokens: dict[str, int] = field(default_factory=dict)
 
@@ -151,7 +151,7 @@ class Limits:
             if self.positions and self.family != "causal":
                 room = min(room, self.positions - len(branch.opening))
             found.new_tokens[branch.task] = max(found.new_tokens.get(branch.task, 0), room)
-            found.rationales_kept |= branch.task == "rationale"
+            found.rationales_kept += branch.task == "rationale"
             if branch.task == "label":
                 found.labels += 1
                 found.unknown += self._lacks(branch.target)

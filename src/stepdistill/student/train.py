@@ -17,9 +17,9 @@ from stepdistill.errors import StepdistillError
 from stepdistill.files import need_space, publish, write_json, writing
 from stepdistill.records import Target, TaskName, Watcher, unwatched
 from stepdistill.student.adapter import adapt, merged, trainable
-from stepdistill.student.balance import Balance
+from stepdistill.student.balance import Balance, check_balance
 from stepdistill.student.batch import Collator
-from stepdistill.student.card import CARD, card
+from stepdistill.student.card import CARD, LOG, card
 from stepdistill.student.checkpoint import checkpoints
 from stepdistill.student.corpus import Corpus, write_corpus
 from stepdistill.student.encode import Encoder, Item
@@ -70,6 +70,7 @@ class _Prepared:
 
     new_tokens: dict[str, int]
     limits: dict[str, Any]
+    rationales: int
     note: str | None
 
 
@@ -147,7 +148,7 @@ def _prepare(room: _Room) -> _Prepared:
         if not checkpoints(work):
             forget_work(room.folder)
         raise
-    return _Prepared(limits.new_tokens, limits.report(), limits.note)
+    return _Prepared(limits.new_tokens, limits.report(), limits.found.rationales_kept, limits.note)
 
 
 def _encoder(student: Student) -> Encoder:
@@ -202,6 +203,7 @@ def _trainer(room: _Room, model: Any, prepared: _Prepared) -> StepByStepTrainer:
         ),
         callbacks=[flow, parts.progress, parts.journal, parts.guard, parts.balance],
     )
+    team.alike(lambda: check_balance(parts.balance, trainer.sharded))
     for callback in (PrinterCallback, DefaultFlowCallback):
         trainer.remove_callback(callback)
     parts.progress.begin = room.machine.why
@@ -252,8 +254,9 @@ def _write(
         student.tokenizer.save_pretrained(draft)
         if (room.work / _TENSORBOARD).is_dir():
             shutil.copytree(room.work / _TENSORBOARD, draft / "tensorboard")
-        write_json(draft / "log.json", history(trainer.state.log_history))
+        write_json(draft / LOG, history(trainer.state.log_history))
         measured = {
+            **_counts(lesson, prepared),
             "parameters": student.parameters,
             "trained": trained,
             "n_train": len(trainer.train_dataset),
@@ -267,3 +270,13 @@ def _write(
         write_json(draft / CARD, card(student, lesson, room.machine, room.team, measured))
         write_json(draft / "seconds.json", trainer.seconds())
     publish(draft, folder)
+
+
+def _counts(lesson: Lesson, prepared: _Prepared) -> dict[str, int]:
+    """The lesson's counts after what is too long was dropped; none where nothing was."""
+    dropped = prepared.limits["left_out"]
+    if not dropped:
+        return {}
+    counts = {"n_left_out": lesson.facts.get("n_left_out", 0) + dropped}
+    # Where they are part of a label's sequence, those that were dropped are not told apart.
+    return {**counts, "n_rationales": prepared.rationales} if prepared.rationales else counts

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ import torch
 from stepdistill.errors import DataError, RunFolderError
 from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
 from stepdistill.evaluate.scorecards import score
-from stepdistill.files import digest_file
+from stepdistill.files import digest_file, read_text
 from stepdistill.records import (
     Example,
     Prediction,
@@ -22,6 +24,8 @@ from stepdistill.records import (
     TaskName,
     Watcher,
 )
+from stepdistill.student.card import LOG
+from stepdistill.student.curve import CURVE, draw
 from stepdistill.student.machine import versions
 from stepdistill.student.methods import Arm
 from stepdistill.student.model import Student, load_student, new_student
@@ -108,11 +112,12 @@ class Run(Job):
         self._use_threads()
         for arm in self.methods:
             # One answer for all: they must begin the same training, or none.
-            if self.team.first(self.folder.student(arm.name).exists):
-                self.team.first(lambda name=arm.name: forget_work(self.folder.student(name)))  # type: ignore[misc]
-                continue
-            with self.folder.clock(f"train {arm.name}", note=self.team.is_first):
-                self._train(arm)
+            folder = self.folder.student(arm.name)
+            if not self.team.first(folder.exists):
+                with self.folder.clock(f"train {arm.name}", note=self.team.is_first):
+                    self._train(arm)
+            # Also of a student that is there already: a run may have been killed before it got here.
+            self.team.first(partial(_finish, folder))
 
     def evaluate(self) -> list[RunRecord]:
         """Stage 4: predictions and scores on the test split, the teacher's first; by the first process alone.
@@ -219,6 +224,13 @@ class Run(Job):
 
     def _renamed(self, name: str) -> Watcher:
         return lambda _, done, total, note="", /: self.watch(f"predict {name}", done, total, note)
+
+
+def _finish(folder: Path) -> None:
+    """Forget how a student came about, and draw it."""
+    forget_work(folder)
+    if not (folder / CURVE).exists():
+        draw(json.loads(read_text(folder / LOG)), folder)
 
 
 def _student_facts(card: Mapping[str, Any]) -> dict[str, Any]:
