@@ -77,6 +77,30 @@ def test_a_finished_run_holds_no_pickle_and_no_scratch(finished: Path) -> None:
     assert [name for name in names if name.startswith(".") and name != ".lock"] == []
 
 
+def test_every_student_has_its_curve_and_gets_it_back(cli: Any, run_file: Path, tmp_path: Path) -> None:
+    only = ("--set", "methods=[step-by-step]")
+    assert cli("train", run_file, "-q", *only).code == 2  # not annotated yet
+    assert cli("run", run_file, "-q", *only).code == 0
+    folder = tmp_path / "out" / "students" / "step-by-step"
+    before = {name: (folder / name).read_bytes() for name in ("curve.svg", "curve.png")}
+    assert before["curve.png"].startswith(b"\x89PNG")
+    (folder / "curve.svg").unlink()
+    assert cli("train", run_file, "-q", *only).code == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_examples_that_are_dropped_are_counted_in_the_table(cli: Any, run_file: Path) -> None:
+    sets = ("train.too_long=drop", "train.max_target_tokens=40", "methods=[finetune, step-by-step]")
+    found = cli("run", run_file, "-q", "--json", *(part for each in sets for part in ("--set", each)))
+    rows = {row["name"]: row for row in json.loads(found.out)}
+    short = rows["step-by-step"]["n_train"]
+    assert 0 < short < rows["finetune"]["n_train"] == 24
+    assert rows["step-by-step"]["n_left_out"] == 24 - short
+    assert rows["step-by-step"]["n_rationales"] <= short
+    again = cli("run", run_file, "-q", *(part for each in sets for part in ("--set", each)))
+    assert f"step-by-step: {24 - short} of 24 examples were too long and are left out" in again.out
+
+
 def test_predict_answers_a_text_and_explains_it(cli: Any, finished: Path) -> None:
     done = cli("predict", finished, "Dear Sir, a storm tore tiles off the roof.", "--student", "step-by-step")
     assert done.code == 0

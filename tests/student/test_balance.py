@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stepdistill.student.balance import BALANCED_EVERY, INERTIA, MEASURED_EVERY, Balance
+from stepdistill.errors import StudentError
+from stepdistill.student.balance import BALANCED_EVERY, INERTIA, MEASURED_EVERY, Balance, check_balance
 
 ONES = torch.ones(2)
 
@@ -85,3 +86,10 @@ def test_a_checkpoint_brings_it_back() -> None:
     balance.measure(sums, ONES, weights)
     again = Balance.from_state(balance.state())
     assert (again.auto, again.weight, again.share) == (True, balance.weight, balance.share)
+
+
+def test_where_no_process_sees_a_whole_gradient_nothing_is_balanced_silently() -> None:
+    check_balance(Balance(0.5), sharded=True)
+    check_balance(Balance("auto"), sharded=False)
+    with pytest.raises(StudentError, match="FSDP and DeepSpeed"):
+        check_balance(Balance("auto"), sharded=True)
