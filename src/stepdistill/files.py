@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -87,6 +88,21 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(row, ensure_ascii=True) + "\n")
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to read into one line that names the path.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def read_text(path: Path) -> str:
     """Read a UTF-8 file (a byte order mark is dropped).
 
@@ -94,13 +110,10 @@ def read_text(path: Path) -> str:
         DataError: there is no such file, or it is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with reading(path):
+            return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error.start) from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def iter_lines(path: Path, newline: str = "\n") -> Iterator[str]:
@@ -112,14 +125,10 @@ def iter_lines(path: Path, newline: str = "\n") -> Iterator[str]:
         DataError: there is no such file, or it is not UTF-8 (lines before that have been given).
     """
     try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
+        with reading(path), path.open(encoding="utf-8-sig", newline=newline) as file:
             yield from file
     except UnicodeDecodeError:
         raise _not_utf8(path, _wrong_byte(path)) from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -128,18 +137,40 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: a line is not a JSON object (the message has its number).
     """
+    with reading(path), path.open("rb") as file:
+        yield from (row for _, row in iter_placed(file, path))
+
+
+def iter_placed(file: IO[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `iter_jsonl`, of a file that is open: each object with the byte at which its line begins."""
+    place = 0
     # Lines end at "\n" alone: U+2028 and others may stand raw in a JSON string.
-    for number, line in enumerate((line.removesuffix("\n") for line in iter_lines(path)), start=1):
-        if not line.strip():
-            continue
+    for number, raw in enumerate(file, start=1):
+        mark = codecs.BOM_UTF8 if number == 1 and raw.startswith(codecs.BOM_UTF8) else b""
+        place += len(mark)
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = getattr(error, "msg", "nested too deeply")
-            raise DataError(f"{path}:{number}: malformed JSON ({what}): {brief(line)}") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: a JSON object per line is expected, not {brief(line)}")
-        yield row
+            line = raw[len(mark) :].decode("utf-8").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, place + error.start) from None
+        if line.strip():
+            yield place, parse_object(line, f"{path}:{number}")
+        place += len(raw) - len(mark)
+
+
+def parse_object(line: str, place: str) -> dict[str, Any]:
+    """The JSON object of one line; `place` says in messages where it stands.
+
+    Raises:
+        DataError: it is not one.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        what = getattr(error, "msg", "nested too deeply")
+        raise DataError(f"{place}: malformed JSON ({what}): {brief(line)}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: a JSON object per line is expected, not {brief(line)}")
+    return row
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

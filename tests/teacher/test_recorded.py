@@ -211,7 +211,7 @@ def test_the_completions_of_train_serve_the_validation_split_cut_from_it(
     data = {"files": {"train": "train.jsonl"}, "validation": {"from": "train", "n": 1}}
     found = annotated("x.json", {"x.json": json.dumps(WORDS)}, own(place, data))
     assert len(found["validation"]) == 1
-    assert found["validation"] | found["train"] == READ
+    assert {**found["validation"], **found["train"]} == READ
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stepdistill.records import Annotation, Example, Unparsed
 from stepdistill.task.schema import Split
-from stepdistill.teacher.annotations import Annotations, count
+from stepdistill.teacher.annotations import count
 from stepdistill.teacher.report import SAMPLE_LENGTH, SAMPLES, ParseReport
 
 reads = st.one_of(
@@ -34,7 +34,7 @@ def test_the_counts_are_those_of_the_rows(
     rows: list[tuple[str | None, Annotation | Unparsed, Split]],
 ) -> None:
     report = ParseReport(same)
-    annotations: Annotations = {}
+    annotations: dict[Split, dict[str, Annotation | Unparsed]] = {}
     examples: dict[Split, list[Example]] = {}
     right, judged = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for number, (gold, read, split) in enumerate(rows):

@@ -150,7 +150,9 @@ class Job:
             )
         with folder.clock("annotate"):
             files = Files(folder.annotations, folder.left_out, folder.parse_report)
-            return annotate(self.asked, files, self.watch, ask, self.tally)
+            outcome = annotate(self.asked, files, self.watch, ask, self.tally)
+        self.__dict__.pop("annotations", None)  # what was read before is of the file that was replaced
+        return outcome
 
     def reported(self) -> dict[str, Any]:
         """The parse report in the folder."""
