@@ -109,7 +109,7 @@ def parse(argv: list[str]) -> Any:
     parser.add_argument(
         "--steps", type=int, default=8, help="steps of a scheme in a round, besides the first"
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="also in bfloat16; needs hardware that has it")
     parser.add_argument("--check", action="store_true", help="compare the losses instead")
     parser.add_argument("--memory", action="store_true", help="compare the peak memory instead")

@@ -78,11 +78,11 @@ class Clock(TrainerCallback):  # type: ignore[misc]
     def begin(self, *_: Any) -> None:
         """A forward pass begins."""
         if not self.marks:
-            self.marks.append(time.perf_counter())
+            self.marks.append(time.process_time())
 
     def end(self) -> None:
         """A step has ended."""
-        self.marks.append(time.perf_counter())
+        self.marks.append(time.process_time())
         if len(self.marks) > self.steps:
             raise EnoughError
 
