@@ -84,11 +84,9 @@ def _left_out(run: Run, records: Sequence[RunRecord]) -> list[str]:
     left = [(record.name, record.n_unlabelled_left_out) for record in records]
     lines = [f"{name}: {n:,} unlabelled rows are left out of its training" for name, n in left if n]
     for name in (record.name for record in records if record.name != TEACHER):
-        found = run.folder.card(name).get("limits", {})
-        if found.get("left_out"):
-            lines.append(
-                f"{name}: {found['left_out']:,} of {found['seen']:,} examples were too long and dropped"
-            )
+        found = run.folder.card(name)["limits"]
+        if n := found["left_out"]:
+            lines.append(f"{name}: {n:,} of {found['seen']:,} examples were too long and are left out")
     return lines
 
 
