@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,13 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed
+from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
 
 from stepdistill.config import TrainConfig
 from stepdistill.errors import MissingExtraError, StudentError
 from stepdistill.student import settings
-from stepdistill.student.checkpoint import newest
-from stepdistill.student.guards import Guard, out_of_memory
+from stepdistill.student.checkpoint import checkpoints, is_whole, newest
+from stepdistill.student.corpus import Corpus
+from stepdistill.student.guards import Guard, out_of_memory, unused_weights
 from stepdistill.student.model import Student
+from stepdistill.student.order import StepSampler
 
 Teach = Callable[..., Any]
 WORKER = Path(__file__).with_name("team_worker.py")
@@ -41,11 +47,38 @@ def test_a_loss_that_is_no_number_stops_with_step_and_examples_and_keeps_the_las
     student = make_student()
     with pytest.raises(StudentError) as caught:
         teach(student=student, watch=poison(student, 5, value), save_every=2, micro_batch_size=2)
-    assert f"{words} at step 6 (examples '" in str(caught.value)
+    corpus = Corpus(tmp_path / ".s.work/corpus.arrow")
+    sampler = StepSampler(corpus.lengths, batch_size=4, micro=2, seed=0)
+    sampler.set_epoch(1)
+    # Step 6 is the last of the three of the second epoch, and two micro-batches.
+    failing = [corpus.id(i) for batch in list(sampler)[4:6] for i in batch]
+    shown = ", ".join(f"'{name}'" for name in failing[:3])
+    assert f"{words} at step 6 (examples {shown}, …)" in str(caught.value)
+    assert "lower train.learning_rate" in str(caught.value)
     assert "\n" not in str(caught.value)
     last, damaged = newest(tmp_path / ".s.work")
     assert (last and last.name, damaged) == ("checkpoint-4", [])
     assert not (tmp_path / "s").exists()
+
+
+def test_where_it_validates_the_best_checkpoint_is_kept_beside_the_last(
+    teach: Teach, make_student: Callable[..., Student], scripted: Any, tmp_path: Path
+) -> None:
+    student, validate = make_student(), scripted([0.9, 0.1])
+    with pytest.raises(StudentError, match="at step 8"):
+        teach(
+            student=student,
+            watch=poison(student, 7, math.nan),
+            evaluate_every=3,
+            save_every=2,
+            validate=validate,
+        )
+    best, last = checkpoints(tmp_path / ".s.work")
+    assert [best.name, last.name] == ["checkpoint-3", "checkpoint-6"]
+    assert is_whole(best)
+    assert newest(tmp_path / ".s.work") == (last, [])
+    kept = load_file(best / "weights.safetensors")
+    assert all(value.equal(validate.weights[0][name]) for name, value in kept.items())
 
 
 def test_after_the_cause_is_mended_training_goes_on_from_the_checkpoint(
@@ -137,10 +170,41 @@ def test_a_process_without_memory_ends_with_one_line(tmp_path: Path) -> None:
     wide = {"d_model": 64, "d_ff": 256, "heads": 2, "layers": 2, "vocabulary": 200}
     asked = {"sizes": wide, "n": 2048, "memory": 200 << 20, "train": {"batch_size": 2048, "epochs": 1}}
     command = [sys.executable, str(WORKER), str(tmp_path), json.dumps(asked)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Arenas and threads of their own would take of the room what the batch is to want.
+    env = {**os.environ, "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("not enough memory for 2048 examples at once (train.batch_size 2048)")
+    lengths = Corpus(tmp_path / ".s.work/corpus.arrow").lengths
+    assert f"the longest example of the batch has {max(lengths)} tokens" in done.stderr
+    assert "lower train.micro_batch_size" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_weights_that_no_target_uses_are_named_where_processes_wait_for_their_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        layers = torch.nn.ModuleDict({"used": torch.nn.Linear(2, 2), "idle": torch.nn.Linear(2, 2)})
+        layers.forward = lambda x: layers["used"](x)
+        team = DistributedDataParallel(layers)
+        team(torch.ones(1, 2)).sum().backward()
+        with pytest.raises(RuntimeError) as caught:
+            team(torch.ones(1, 2))
+    finally:
+        torch.distributed.destroy_process_group()
+    told = str(unused_weights(caught.value))
+    assert "train in one process, or set student.lora" in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes do not match"), ValueError("find_unused_parameters"), MemoryError()]
+)
+def test_other_errors_are_none_of_unused_weights(error: BaseException) -> None:
+    assert unused_weights(error) is None
 
 
 def test_a_gpu_that_is_not_there_is_not_replaced(teach: Teach, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,12 +215,13 @@ def test_a_gpu_that_is_not_there_is_not_replaced(teach: Teach, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
 def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
-    teach: Teach, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(settings.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=rf"pip install 'stepdistill\[{name}\]'"):
-        teach(report_to=[name])
-    assert not (tmp_path / "s").exists()
+    # `find_spec` is everybody's: nothing else may be looked for while it finds nothing.
+    with monkeypatch.context() as patch:
+        patch.setattr(settings.importlib.util, "find_spec", lambda _: None)
+        with pytest.raises(MissingExtraError, match=rf"pip install 'stepdistill\[{name}\]'"):
+            settings.check_trackers(TrainConfig(report_to=[name]))
 
 
 def test_labels_that_are_the_same_tokens_are_refused_before_training(teach: Teach, tmp_path: Path) -> None:
