@@ -1,17 +1,31 @@
-"""What all tests share: the place of the real data, and no network."""
+"""What all tests share: the place of the real data, no network, and nothing left of one for the next."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Child processes test the working tree too, as this process does (`pythonpath` in pyproject.toml).
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1] / "src")
+# A busy machine makes any example slow, and that is no fault of the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file run in one process, which shares its fixtures, where they do not say otherwise."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +39,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """A test that sets torch's threads sets them for itself alone; torch is not imported for this."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
