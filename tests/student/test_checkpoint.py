@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import random
 from collections.abc import Callable, Iterator
@@ -232,6 +233,34 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_checkpoint(
     with pytest.raises(RunFolderError, match="no space is left"):
         whole(tmp_path, 2)
     assert newest(tmp_path) == (tmp_path / "checkpoint-1", [])
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, Any]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        content = sorted(os.listdir(path)) if path.is_dir() else path.read_bytes()
+        done.append((str(path.relative_to(tmp_path)), content))
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(("rename", (source.name, target.name)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    folder = whole(tmp_path, 2)
+    named = done.index(("rename", (".draft", "checkpoint-2")))
+    before, after = dict(done[:named]), dict(done[named + 1 :])
+    assert before[".draft"] == sorted(FILES)
+    assert {name: before.get(f".draft/{name}") for name in FILES} == {
+        name: (folder / name).read_bytes() for name in FILES
+    }
+    assert after["."] == ["checkpoint-2"]
 
 
 def trained(seed: int, steps: int) -> Training:
