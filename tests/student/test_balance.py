@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stepdistill.errors import StudentError
-from stepdistill.student.balance import BALANCED_EVERY, INERTIA, MEASURED_EVERY, Balance, check_balance
+from stepdistill.student.balance import BALANCED_EVERY, INERTIA, MEASURED_EVERY, Balance, check_whole
 
 ONES = torch.ones(2)
 
@@ -88,8 +88,9 @@ def test_a_checkpoint_brings_it_back() -> None:
     assert (again.auto, again.weight, again.share) == (True, balance.weight, balance.share)
 
 
-def test_where_no_process_sees_a_whole_gradient_nothing_is_balanced_silently() -> None:
-    check_balance(Balance(0.5), sharded=True)
-    check_balance(Balance("auto"), sharded=False)
+def test_where_no_process_sees_the_whole_nothing_is_done_silently() -> None:
+    check_whole(Balance(0.5), lora=False)
     with pytest.raises(StudentError, match="FSDP and DeepSpeed"):
-        check_balance(Balance("auto"), sharded=True)
+        check_whole(Balance("auto"), lora=False)
+    with pytest.raises(StudentError, match="merged"):
+        check_whole(Balance(0.5), lora=True)

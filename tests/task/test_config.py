@@ -18,6 +18,8 @@ from stepdistill.config.train import RECIPES
 from stepdistill.errors import ConfigError, DataError
 from stepdistill.task.schema import TaskSpec
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 SMALL = "task: svamp\nstudent: {model: 'scratch:'}\nout: runs/x\n"
 Load = Callable[..., RunConfig]
 
@@ -282,7 +284,7 @@ def test_the_recipe_of_the_paper_has_the_papers_numbers(load: Load) -> None:
 
 def test_a_recipe_is_where_settings_begin_and_what_is_given_goes_before_it(load: Load) -> None:
     given = load("train={batch_size: 8, steps: null, recipe: paper, patience: 7}").train
-    assert (given.batch_size, given.steps, given.patience) == (8, None, 7)
+    assert (given.batch_size, given.steps, given.patience) == (8, 10_000, 7)
     assert given.learning_rate == 5e-5
     rest = set(TrainConfig.model_fields) - set(RECIPES["paper"]) - {"recipe", "patience"}
     plain = TrainConfig()
@@ -352,6 +354,24 @@ def test_what_results_depend_on_changes_the_identity(load: Load, override: str) 
     assert load(override).digest() != load().digest()
 
 
+def test_the_recipe_counts_in_the_file_that_init_writes(tmp_path: Path) -> None:
+    template = tmp_path / "run.yaml"
+    template.write_text(resources.files("stepdistill.cli").joinpath("templates/run.yaml").read_text())
+    train = load_run(template, ["train.recipe=paper"]).train
+    assert {key: getattr(train, key) for key in RECIPES["paper"]} == RECIPES["paper"]
+
+
+def test_lambda_auto_is_measured_by_micro_batches(load: Load) -> None:
+    assert load("train.micro_batch_size=4").digest() == load().digest()
+    auto = "train.lambda=auto"
+    assert load(auto, "train.micro_batch_size=4").digest() != load(auto).digest()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_can_be_read(path: Path) -> None:
+    assert load_run(path).methods
+
+
 @pytest.mark.parametrize("key", ["train.max_input_tokens", "train.max_target_tokens"])
 def test_limits_choose_the_examples_where_what_is_too_long_is_dropped(load: Load, key: str) -> None:
     assert load(f"{key}=99").digest() == load().digest()
@@ -384,7 +404,9 @@ def test_the_run_template_names_every_key_with_its_default_value() -> None:
     small = {"task": "t", "out": "o", "student": {"model": "m"}}
     defaults, shown = flatten(check(RunConfig, small, "small").plain()), flatten(template("run.yaml")[1])
     assert set(defaults) - set(shown) == {"teacher.completions"}
+    # Null is the default of what a recipe sets, too.
     own = {"task", "out", "student.model"}
+    own |= {key for recipe in RECIPES.values() for name in recipe if shown[key := f"train.{name}"] is None}
     assert {k: v for k, v in shown.items() if k in defaults and k not in own and defaults[k] != v} == {}
 
 

@@ -48,7 +48,7 @@ def predict(
             unread = f"(no answer could be read: {prediction.reason}) {prediction.text}"
             print(unread if prediction.label is None else prediction.label)
             if explain:
-                print(prediction.rationale)
+                print(prediction.rationale or "(no rationale was written)")
 
 
 def _examples(runtime: Runtime, text: str | None, input_: str | None) -> list[Example]:

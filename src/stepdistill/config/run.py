@@ -131,12 +131,17 @@ class RunConfig(Model):
         left = {*FREE, *FREE_OF_ANNOTATE}
         if self.train.too_long == "drop":
             left -= {"train.max_input_tokens", "train.max_target_tokens"}  # they choose the examples then
+        if self.train.lambda_ == "auto":
+            left -= {"train.micro_batch_size"}  # by which the gradients are measured
         return {
             key: value for key, value in flat.items() if key not in left and not key.startswith("methods")
         }
 
     def digest(self) -> str:
-        """Hash of `identity()`; runs with equal hash and equal data give equal results."""
+        """Hash of `identity()`; runs with equal hash and data are the same experiment.
+
+        Their figures are equal up to what the size of micro-batches does to dropout and rounding.
+        """
         return digest(yaml.safe_dump(self.identity(), sort_keys=True))
 
 

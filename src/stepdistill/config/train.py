@@ -66,8 +66,11 @@ class TrainConfig(Model):
     def _begin_with_recipe(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        # An unknown name falls through to the field's own complaint.
-        return {**RECIPES.get(str(values.get("recipe")), {}), **values}
+        # For what recipes set, a null is no wish against them. An unknown name falls through to the field's
+        # own complaint.
+        left = {key for recipe in RECIPES.values() for key in recipe if values.get(key) is None}
+        given = {key: value for key, value in values.items() if key not in left}
+        return {**RECIPES.get(str(values.get("recipe")), {}), **given}
 
     @field_validator("lambda_", mode="before")
     @classmethod

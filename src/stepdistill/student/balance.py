@@ -52,7 +52,7 @@ class Balance(TrainerCallback, ExportableState):  # type: ignore[misc]
 
         Args:
             sums: (2,) `task_sums` of a micro-batch, with their graph, which is kept.
-            totals: (2,) as for `multitask_loss`.
+            totals: (2,) sums of the weights of the same micro-batch's tokens, of all processes.
             parameters: what is trained.
         """
         norms = [_norm(mean, parameters) for mean in task_means(sums, totals)]
@@ -72,13 +72,18 @@ class Balance(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.share = label / (label + self.weight * rationale)
 
 
-def check_balance(balance: Balance, sharded: bool) -> None:
-    """Refuse what cannot be balanced.
+def check_whole(balance: Balance, lora: bool) -> None:
+    """Refuse what cannot be done where no process holds the whole model (FSDP, DeepSpeed).
 
     Raises:
-        StudentError: lambda is to follow gradients of which no process sees the whole.
+        StudentError: lambda is to follow gradients that no process sees whole, or LoRA is to be merged.
     """
-    if balance.auto and sharded:
+    if lora:
+        raise StudentError(
+            "student.lora: its weights cannot be merged where FSDP or DeepSpeed have spread them; train "
+            "without these, or set student.lora: null"
+        )
+    if balance.auto:
         raise StudentError(
             "train.lambda: auto needs the gradient of each task, which FSDP and DeepSpeed do not keep in one "
             "place; give a number, or train without them"

@@ -101,10 +101,14 @@ def checkpoint(home: Path, step: int) -> Path:
 def prune(home: Path, step: int, best: int | None) -> None:
     """Delete all checkpoints but this newest one and one more: the best, or else the one before it.
 
-    The other is what is left where the newest one is damaged. None is ever seen half deleted.
+    The other is what is left where the newest one is damaged, so it must not need a third. None is ever
+    seen half deleted.
     """
-    before = [_step(folder) for folder in checkpoints(home) if _step(folder) < step]
-    kept = {step, best if best and best != step else max(before, default=step)}
+    kept = {step, best or step}
+    if len(kept) == 1:
+        before = [folder for folder in checkpoints(home) if _step(folder) < step]
+        alone = [_step(folder) for folder in before if _best(folder) in (None, _step(folder))]
+        kept.update(alone[-1:])
     for folder in checkpoints(home):
         if _step(folder) not in kept:
             os.rename(folder, home / f"{_OLD}-{_step(folder)}")
@@ -186,8 +190,16 @@ def load_noise(folder: Path, rank: int, world: int) -> bool:
 def _usable(folder: Path) -> bool:
     if not is_whole(folder):
         return False
-    best = read(folder, STATE).get("best_global_step")
-    return not best or best == _step(folder) or is_whole(checkpoint(folder.parent, best))
+    best = _best(folder)
+    return best in (None, _step(folder)) or is_whole(checkpoint(folder.parent, best))
+
+
+def _best(folder: Path) -> int | None:
+    """The step of the best checkpoint so far, as this one says; None where nothing was measured."""
+    try:
+        return read(folder, STATE).get("best_global_step") or None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _step(folder: Path) -> int:

@@ -56,7 +56,8 @@ def can_branch(model: Any) -> bool:
     attention = getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
     # Without places given by us, the branches could not begin at the same one.
     places = getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None)
-    return bool(attention and places and kinds == {"full_attention"} and not window)
+    biased = getattr(config, "alibi", False)
+    return bool(attention and places and kinds == {"full_attention"} and not window and not biased)
 
 
 def _pair(model: Any, forward: Forward, batch: Batch) -> Tensor:

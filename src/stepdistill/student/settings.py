@@ -19,6 +19,9 @@ from stepdistill.weights import Family
 if TYPE_CHECKING:
     from stepdistill.student.train import Lesson
 
+CLIP = 1.0
+"""The gradient of a step is scaled down to this norm at most."""
+
 _PACKAGES: dict[Tracker, tuple[str, ...]] = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "wandb": ("wandb",),
@@ -64,6 +67,7 @@ def arguments(lesson: Lesson, family: Family, work: Path, machine: Machine, team
         warmup_steps=config.warmup_steps,
         lr_scheduler_type="linear",
         optim="adamw_torch_fused",
+        max_grad_norm=CLIP,
         seed=lesson.seed,
         bf16=machine.bfloat16,
         use_cpu=machine.device == "cpu",

@@ -17,7 +17,7 @@ from stepdistill.errors import StepdistillError
 from stepdistill.files import need_space, publish, write_json, writing
 from stepdistill.records import Target, TaskName, Watcher, unwatched
 from stepdistill.student.adapter import adapt, merged, trainable
-from stepdistill.student.balance import Balance, check_balance
+from stepdistill.student.balance import Balance, check_whole
 from stepdistill.student.batch import Collator
 from stepdistill.student.card import CARD, LOG, card
 from stepdistill.student.checkpoint import checkpoints
@@ -113,6 +113,8 @@ def train(student: Student, lesson: Lesson, folder: Path, watch: Watcher = unwat
     trainer = _trainer(room, model, prepared)
     _fit(room, trainer)
     trainer.choose()
+    # Before the first process deletes the checkpoints, the others have read theirs.
+    team.gather(0)
     _keep(room, trainer, prepared, trained)
     team.first(lambda: forget_work(folder))
 
@@ -203,7 +205,8 @@ def _trainer(room: _Room, model: Any, prepared: _Prepared) -> StepByStepTrainer:
         ),
         callbacks=[flow, parts.progress, parts.journal, parts.guard, parts.balance],
     )
-    team.alike(lambda: check_balance(parts.balance, trainer.sharded))
+    if trainer.sharded:
+        team.alike(lambda: check_whole(parts.balance, lesson.lora is not None))
     for callback in (PrinterCallback, DefaultFlowCallback):
         trainer.remove_callback(callback)
     parts.progress.begin = room.machine.why

@@ -113,10 +113,12 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """The share of this micro-batch in the loss of the whole optimizer step."""
         step, balance = self._step, self.parts.balance
-        sums: Tensor = model(batch=inputs)
-        if not step.begun and balance.due(self.state.global_step) and not self.sharded:
-            balance.measure(sums, step.totals, list(self.model.parameters()))
         step.begun += 1
+        sums: Tensor = model(batch=inputs)
+        if step.begun == 1 and balance.due(self.state.global_step) and not self.sharded:
+            # By its own totals: a micro-batch with few rationales must not make them seem to pull less.
+            own = self.parts.team.sum(inputs["totals"].to(step.totals))
+            balance.measure(sums, own, list(self.model.parameters()))
         step.sums += sums.detach().to(step.sums)
         # Gradients are averaged over the processes, and what is wanted is their sum.
         return multitask_loss(sums, step.totals, balance.weight) * self.parts.team.world
@@ -143,7 +145,7 @@ class StepByStepTrainer(Trainer):  # type: ignore[misc]
     def batch_lengths(self) -> list[int]:
         """Tokens of the examples of the micro-batch that is worked on in this process."""
         batches = self._step.batches
-        at_work = batches[min(self._step.begun, len(batches) - 1)] if batches else []
+        at_work = batches[max(self._step.begun - 1, 0)] if batches else []
         return [int(self.train_dataset.lengths[i]) for i in at_work]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
