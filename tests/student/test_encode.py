@@ -47,9 +47,11 @@ def test_the_paper_marks_the_task_before_the_input(make_student: Callable[..., S
         assert encoder.opening(task) == []
 
 
-def test_elsewhere_the_input_is_the_same_for_both_tasks_and_the_marker_follows(encoder: Encoder) -> None:
-    if not in_one_row(encoder):
-        return
+@pytest.mark.parametrize(("family", "prefix"), FORMS[1:], ids=map("-".join, FORMS[1:]))
+def test_elsewhere_the_input_is_the_same_for_both_tasks_and_the_marker_follows(
+    make_student: Callable[..., Student], family: str, prefix: str
+) -> None:
+    encoder = Encoder(make_student(family).tokenizer, family, prefix)  # type: ignore[arg-type]
     assert encoder.source(TEXT, "label") == encoder.source(TEXT, "rationale")
     assert words(encoder, encoder.source(TEXT, "label")) == TEXT
     for task in TASKS:

@@ -183,10 +183,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ungrouped": {"group_by_length": False, "save_every": 2},
     "mean of examples": {"loss_mean": "examples", "save_every": 2},
 }
+RARELY = ("often", "ungrouped", "mean of examples")
+"""Variants that differ from others in nothing that a checkpoint keeps."""
 FILES = ("model.safetensors", "student.json", "log.json")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in RARELY else []) for name in VARIANTS],
+)
 def test_in_every_setting_weights_card_and_log_are_those_of_an_undisturbed_run(
     teach: Teach, fingerprint: Any, variant: str
 ) -> None:
