@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stepdistill.config import ScratchConfig, StudentConfig
+from stepdistill.errors import StudentError
 from stepdistill.evaluate import predict
 from stepdistill.evaluate.predict import (
     NO_MARKER,
@@ -172,6 +175,72 @@ def test_where_no_rationale_is_given_the_student_writes_it_first(student: Studen
 def test_every_form_is_asked_of_a_real_student(student: Student, form: str) -> None:
     found = StudentPredictor(student, TextKind(), LIMITS, explain=True, form=form).predict(EXAMPLES)
     assert [prediction.example_id for prediction in found] == ["b", "a", "c"]
+
+
+class Short:
+    """A memory that holds so many rows, and says otherwise that it is used up."""
+
+    def __init__(self, student: Student, rows: int, error: Exception) -> None:
+        self.write, self.rows, self.error = student.model.generate, rows, error
+        self.seen: list[int] = []
+
+    def __call__(self, **given: Any) -> Any:
+        self.seen.append(len(given["input_ids"]))
+        if self.seen[-1] > self.rows:
+            raise self.error
+        return self.write(**given)
+
+
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+]
+MANY = TEXTS * 4
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_where_memory_runs_out_fewer_are_answered_at_once(
+    student: Student, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    expected = generate(student, MANY, 5)
+    memory = Short(student, 3, error)
+    monkeypatch.setattr(student.model, "generate", memory)
+    calls: list[tuple[str, int, int]] = []
+    assert generate(student, MANY, 5, 8, watch=lambda *call: calls.append(call)) == expected
+    assert memory.seen == [8, 4, 2, 2, 2, 2, 2, 2]
+    assert [done for _, done, _ in calls] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_where_not_even_one_fits_into_memory_it_is_said_in_one_line(
+    student: Student, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(student.model, "generate", Short(student, 0, error))
+    longest = max(len(student.encoder.source(text, "label")) for text in TEXTS)
+    with pytest.raises(StudentError, match=rf"the longest has {longest} tokens, and up to 5 are") as caught:
+        StudentPredictor(student, KIND, {"label": 5}).predict(EXAMPLES)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory(
+    student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student.model, "generate", Short(student, 0, RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        generate(student, TEXTS, 5)
+
+
+def test_an_input_that_the_model_cannot_place_is_refused_in_one_line(
+    student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(len(student.encoder.source(text, "label")) for text in TEXTS)
+    monkeypatch.setattr(student.model.config, "max_position_embeddings", longest, raising=False)
+    assert len(generate(student, TEXTS, 2)) == len(TEXTS)
+    student.model.config.max_position_embeddings = longest - 1
+    with pytest.raises(StudentError, match=f"has {longest - 1} positions, .* needs {longest} ") as caught:
+        generate(student, TEXTS, 2)
+    assert "\n" not in str(caught.value)
 
 
 plain = st.text(st.characters(exclude_characters="[]"), min_size=1).map(str.strip).filter(bool)
