@@ -17,12 +17,13 @@ from stepdistill.records import Target
 from stepdistill.student.encode import Branch, Encoder, Item, Row
 from stepdistill.student.limits import (
     Limits,
+    check_asked,
     check_inputs,
     check_label_set,
     limits_of,
     placed_tokens,
 )
-from stepdistill.student.methods import Form, one_sequence
+from stepdistill.student.methods import Form, one_sequence, with_rationale
 from stepdistill.student.model import Student
 
 FAMILIES = ("encoder-decoder", "causal")
@@ -317,6 +318,41 @@ def test_the_task_that_is_asked_counts(make_student: Callable[..., Student]) -> 
     label, rationale = (len(encoder.source("7", task)) for task in ("label", "rationale"))
     tight = limits("encoder-decoder", max_input=min(label, rationale))
     check_inputs(encoder, ["7"], 8, tight, "label" if label <= rationale else "rationale")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bound", ["max_input", "positions"])
+def test_a_rationale_that_the_student_writes_first_takes_room_in_the_input(
+    make_student: Callable[..., Student], family: str, bound: str
+) -> None:
+    encoder, text = make_student(family).encoder, "Ben has 3 apples and gets 4 more today."
+
+    def allowing(size: int) -> Limits:
+        found = limits(family, **{"max_input": 99, "positions": None, "max_target": 99, bound: size})
+        found.found.new_tokens.update(label=2, rationale=20)
+        return found
+
+    with_marker = len(encoder.source(with_rationale(text, ""), "label"))
+    beside = len(encoder.opening("label")) + 2 - 1 if family == "causal" and bound == "positions" else 0
+    needed = with_marker + 20 + beside
+    check_asked(encoder, [text], allowing(needed), reasons_first=True)
+    with pytest.raises(StudentError, match=f"{needed}.*, 20 of them for a rationale of its own") as caught:
+        check_asked(encoder, [text], allowing(needed - 1), reasons_first=True)
+    assert "\n" not in str(caught.value)
+    check_asked(encoder, [text], allowing(needed - 1))
+
+
+def test_where_rationales_are_learned_there_must_be_room_to_write_them(
+    make_student: Callable[..., Student],
+) -> None:
+    encoder = make_student("causal").encoder
+    length = len(encoder.source("How many?", "rationale")) + len(encoder.opening("rationale"))
+    found = limits(max_input=99, positions=length + 20 - 1)
+    found.found.new_tokens.update(label=2, rationale=20)
+    check_asked(encoder, iter(["How many?"]), found)
+    found.found.new_tokens["rationale"] = 21
+    with pytest.raises(StudentError, match=f"needs {length + 20} with 21 "):
+        check_asked(encoder, iter(["How many?"]), found)
 
 
 def test_labels_that_are_the_same_tokens_are_refused(make_student: Callable[..., Student]) -> None:

@@ -10,7 +10,7 @@ from stepdistill.config import TrainConfig
 from stepdistill.errors import StudentError, brief
 from stepdistill.records import TaskName
 from stepdistill.student.encode import TASKS, Branch, Encoder, Item
-from stepdistill.student.methods import MARKERS
+from stepdistill.student.methods import MARKERS, with_rationale
 from stepdistill.weights import Family
 
 Bound = Literal["input", "target", "positions"]
@@ -209,17 +209,31 @@ def limits_of(encoder: Encoder, config: TrainConfig, model: Any) -> Limits:
     )
 
 
+def check_asked(encoder: Encoder, texts: Iterable[str], limits: Limits, reasons_first: bool = False) -> None:
+    """As `check_inputs`, of all tasks that were sifted; `reasons_first`: it answers given its own reasons."""
+    inputs, rooms = list(texts), {"rationale": 0, **limits.new_tokens}
+    check_inputs(encoder, inputs, rooms["label"], limits, "label", rooms["rationale"] * reasons_first)
+    if rooms["rationale"]:
+        check_inputs(encoder, inputs, rooms["rationale"], limits, "rationale")
+
+
 def check_inputs(
-    encoder: Encoder, texts: Iterable[str], new_tokens: int, limits: Limits, task: TaskName = "label"
+    encoder: Encoder,
+    texts: Iterable[str],
+    new_tokens: int,
+    limits: Limits,
+    task: TaskName = "label",
+    reason: int = 0,
 ) -> None:
     """Refuse, before training, what could not be asked after it; nothing that is measured is left out.
 
     Args:
         encoder: the student's.
-        texts: inputs without markers, read once.
+        texts: inputs without markers.
         new_tokens: how many tokens an answer may have.
         limits: those of the training.
         task: what will be asked.
+        reason: most tokens of a rationale that will stand in the input, behind its marker.
 
     Raises:
         StudentError: an input is longer than allowed, or leaves the model no room for an answer.
@@ -227,18 +241,20 @@ def check_inputs(
     opening, bound = len(encoder.opening(task)), limits.positions or float("inf")
     total = over = longest = most = 0
     for text in texts:
-        length = len(encoder.source(text, task))
+        whole = with_rationale(text, "") if reason else text
+        length = len(encoder.source(whole, task)) + reason
         total, over, longest = total + 1, over + (length > limits.max_input), max(longest, length)
         most = max(most, placed_tokens(encoder.family, length, opening, new_tokens))
+    own = f", {reason} of them for a rationale of its own" if reason else ""
     if over:
         raise StudentError(
             f"{over} of {total} inputs to be answered have more than {limits.max_input} tokens (the longest "
-            f"has {longest}); raise train.max_input_tokens, or shorten the texts"
+            f"has {longest}{own}); raise train.max_input_tokens, or shorten the texts"
         )
     if total and most > bound:
         raise StudentError(
             f"the model has {limits.positions} positions and the longest input to be answered needs {most} "
-            f"with {new_tokens} for its answer; shorten the texts or take another student"
+            f"with {new_tokens} for its answer{own}; shorten the texts or take another student"
         )
 
 
