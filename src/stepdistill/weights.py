@@ -16,6 +16,8 @@ from stepdistill.files import digest_file, publish, writing
 Family = Literal["encoder-decoder", "causal"]
 Role = Literal["student.model", "teacher.model"]
 """The key of the run file that names the model; errors begin with it."""
+Device = Literal["auto", "cpu", "cuda"]
+"""Where a model is put; `auto`: on the GPU where there is one."""
 
 CACHE = "STEPDISTILL_CACHE"
 """Environment variable with the cache folder; by default `~/.cache/stepdistill`."""
@@ -27,7 +29,7 @@ _GIVE: dict[Role, str] = {"student.model": "`scratch:`, a hub id", "teacher.mode
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model with its own weights, on the GPU where there is one, and the tokenizer that goes with it."""
+    """A model with its own weights, on its device, and the tokenizer that goes with it."""
 
     model: Any
     tokenizer: Any
@@ -88,7 +90,9 @@ def read_tokenizer(where: str, role: Role, trust_remote_code: bool = False) -> t
     return tokenizer, family
 
 
-def load(where: str, role: Role, dtype: Any, trust_remote_code: bool = False) -> Pretrained:
+def load(
+    where: str, role: Role, dtype: Any, trust_remote_code: bool = False, device: Device = "auto"
+) -> Pretrained:
     """A model with all its weights, from safetensors only; `where` is what `find` gave.
 
     Args:
@@ -96,13 +100,14 @@ def load(where: str, role: Role, dtype: Any, trust_remote_code: bool = False) ->
         role: whose model it is.
         dtype: torch's type of the weights in memory, whatever the file has.
         trust_remote_code: whether code that lies beside the weights may run.
+        device: where it is put.
 
     Raises:
-        StudentError, TeacherError: cannot be loaded, weights are missing, or neither encoder-decoder
-            nor causal.
+        StudentError, TeacherError: cannot be loaded or put there, weights are missing, or neither
+            encoder-decoder nor causal.
+        torch.OutOfMemoryError: it does not fit into the GPU's memory.
     """
     tokenizer, family = read_tokenizer(where, role, trust_remote_code)
-    import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     auto = AutoModelForCausalLM if family == "causal" else AutoModelForSeq2SeqLM
@@ -121,8 +126,24 @@ def load(where: str, role: Role, dtype: Any, trust_remote_code: bool = False) ->
             f"{role}: '{where}' cannot be loaded: {len(missing)} weights are missing, such as "
             f"{missing[0]}; they would be drawn at random. Get the whole model"
         )
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    _put(model, device, where, role)
     return Pretrained(model, tokenizer, family)
+
+
+def _put(model: Any, device: Device, where: str, role: Role) -> None:
+    import torch
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        model.to(chosen)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - drivers raise errors of every kind
+        other = "give train.device: cpu, " if role == "student.model" else ""
+        raise _ERRORS[role](
+            f"{role}: '{where}' cannot be put on {chosen} ({_line(error)}); {other}mend the GPU's driver, or "
+            "hide the GPU: CUDA_VISIBLE_DEVICES=''"
+        ) from None
 
 
 def family_of(config: Any, where: str, role: Role) -> Family:
@@ -180,11 +201,14 @@ def be_quiet() -> None:
 
 
 def _unloadable(where: str, role: Role, error: Exception) -> StepdistillError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return _ERRORS[role](
-        f"{role}: '{where}' cannot be loaded ({line}); give {_GIVE[role]}, a local "
+        f"{role}: '{where}' cannot be loaded ({_line(error)}); give {_GIVE[role]}, a local "
         "folder with safetensors, or a .gguf file"
     )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _in_package(where: str, role: Role) -> Path:
@@ -239,8 +263,7 @@ def _dequantize(path: Path, folder: Path, role: Role) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **where)
         model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype=torch.float32, **where)
     except Exception as error:  # noqa: BLE001 - the reader raises whatever a damaged file provokes
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _ERRORS[role](f"{role}: {path}: not a usable .gguf file ({line})") from None
+        raise _ERRORS[role](f"{role}: {path}: not a usable .gguf file ({_line(error)})") from None
     # The weights are plain float32 by now; save_pretrained refuses while these marks say otherwise.
     for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
         if hasattr(model, mark):

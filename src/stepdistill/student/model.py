@@ -14,7 +14,7 @@ from stepdistill.config import StudentConfig
 from stepdistill.errors import ConfigError, StudentError
 from stepdistill.student.encode import Encoder, Prefix
 from stepdistill.student.scratch import build
-from stepdistill.weights import Family
+from stepdistill.weights import Device, Family
 
 weights.be_quiet()
 
@@ -41,7 +41,7 @@ class Student:
         return sum(weight.numel() for weight in self.model.parameters())
 
 
-def new_student(config: StudentConfig, seed: int, texts: Iterable[str]) -> Student:
+def new_student(config: StudentConfig, seed: int, texts: Iterable[str], device: Device = "auto") -> Student:
     """The student before training; the same seed gives the same weights.
 
     Args:
@@ -49,6 +49,7 @@ def new_student(config: StudentConfig, seed: int, texts: Iterable[str]) -> Stude
             `package:NAME/FILE.gguf` for a file of an installed package.
         seed: for weights that are drawn.
         texts: the task's training text, from which `scratch:` makes its tokenizer.
+        device: where stored weights are put.
 
     Raises:
         StudentError: cannot be loaded, or neither encoder-decoder nor causal.
@@ -61,7 +62,8 @@ def new_student(config: StudentConfig, seed: int, texts: Iterable[str]) -> Stude
         raise ConfigError(
             f"student.model: '{config.model}'; write 'scratch:' and give the sizes under student.scratch"
         )
-    return load_student(weights.find(config.model, "student.model"), config.trust_remote_code)
+    found = weights.find(config.model, "student.model")
+    return load_student(found, config.trust_remote_code, device=device)
 
 
 def weights_digests(config: StudentConfig) -> dict[str, str]:
@@ -69,16 +71,24 @@ def weights_digests(config: StudentConfig) -> dict[str, str]:
     return weights.digests(config.model, "student.model")
 
 
-def load_student(where: str, trust_remote_code: bool = False, prefix: Prefix = "encoder") -> Student:
+def load_student(
+    where: str, trust_remote_code: bool = False, prefix: Prefix = "encoder", device: Device = "auto"
+) -> Student:
     """A student from a local folder or the hub; safetensors only, in float32.
 
-    `prefix` says where it is told the task, as it was when it was trained.
+    `prefix` says where it is told the task, as it was when it was trained; `device` where it is put.
 
     Raises:
-        StudentError: cannot be loaded, or neither encoder-decoder nor causal.
+        StudentError: cannot be loaded, does not fit into memory, or neither encoder-decoder nor causal.
     """
-    # float32 even where the file has less: the optimizer loses small steps in bfloat16.
-    found = weights.load(where, "student.model", torch.float32, trust_remote_code)
+    try:
+        # float32 even where the file has less: the optimizer loses small steps in bfloat16.
+        found = weights.load(where, "student.model", torch.float32, trust_remote_code, device)
+    except torch.OutOfMemoryError:
+        raise StudentError(
+            f"student.model: '{where}' does not fit into the GPU's memory; give train.device: cpu, or take a "
+            "smaller one"
+        ) from None
     if found.family == "encoder-decoder" and not hasattr(
         found.model, "prepare_decoder_input_ids_from_labels"
     ):
