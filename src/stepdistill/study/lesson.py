@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from stepdistill.config import RunConfig
+from stepdistill.errors import StudentError
 from stepdistill.records import Annotation, Example, Unparsed
 from stepdistill.student.methods import MARKERS, Arm, Targets, all_targets, with_rationale
 from stepdistill.student.model import Student
@@ -59,13 +60,25 @@ class Matter:
         return lambda example: next(iter(rationales.of(example).texts), None)
 
     def asked(self, arm: Arm, student: Student) -> Iterator[str]:
-        """The inputs on which the student will be measured, without markers."""
+        """The inputs on which the student will be measured, without markers.
+
+        Raises:
+            StudentError: the arm is asked with rationales, and a whole split has none.
+        """
         splits: tuple[Split, ...] = ("validation", "test")
         for split in splits:
             given = self.given(arm, split, student) if self.examples.get(split) else None
+            found = False
             for example in self.examples.get(split, ()):
                 reason = given(example) if given else None
+                found |= reason is not None
                 yield with_rationale(example.text, reason) if reason else example.text
+            if given and not found:
+                whose = "of people" if arm.source == "human" else "of the teacher's"
+                raise StudentError(
+                    f"methods: '{arm.name}' is asked with rationales, and no '{split}' example has one "
+                    f"{whose}, so none could be answered; add them, or give train.test_rationales: student"
+                )
 
     def texts(self) -> Iterator[str]:
         """All training text: inputs with the markers, labels, the teacher's words, people's reasons.
@@ -90,7 +103,8 @@ class Matter:
             "paper": arm.method.paper,
             "labels": arm.method.labels_from(train.labels),
             "rationales": arm.source,
-            "explains": arm.source not in (None, "none") and written,
+            # A control's texts have a rationale's form and not its sense.
+            "explains": arm.source in ("teacher", "human") and written,
             "test_rationales": train.test_rationales if arm.method.form == "rationale-input" else None,
             "task": self.task.spec.model_dump(mode="json", by_alias=True),
             "student": self.config.student.model,

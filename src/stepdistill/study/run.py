@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -14,7 +16,7 @@ import torch
 from stepdistill.errors import DataError, RunFolderError
 from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
 from stepdistill.evaluate.scorecards import score
-from stepdistill.files import digest_file, read_text
+from stepdistill.files import digest_file, read_text, writing
 from stepdistill.records import (
     Example,
     Prediction,
@@ -38,6 +40,11 @@ from stepdistill.task.schema import Split
 from stepdistill.task.stream import Examples, digest_examples
 from stepdistill.teacher.annotate import Outcome
 from stepdistill.teacher.annotations import count
+
+_FACTS = ["labels", "student", "parameters", "n_train", "n_left_out", "validation", "loss"]
+_FACTS += ["precision", "versions", "rationales", "n_rationales", "n_unlabelled_left_out"]
+_CARD = {*_FACTS, "prefix", "new_tokens", "limits"}
+"""What a student's card must say to be measured and shown."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class Run(Job):
         """Stage 4: predictions and scores on the test split, the teacher's first; by the first process alone.
 
         Raises:
-            RunFolderError: a student is not trained yet.
+            RunFolderError: a student is not trained yet, or was by an earlier version.
         """
         if not self.team.is_first:
             return []
@@ -134,10 +141,11 @@ class Run(Job):
             folder = self.folder.student(arm.name)
             if not folder.exists():
                 raise RunFolderError(f"{folder}: not there yet; run `stepdistill train` first")
+            card = self._card(arm)
             if arm.name not in self.folder.records():
                 with self.folder.clock(f"predict {arm.name}"):
-                    card = self.folder.card(arm.name)
-                    student = load_student(str(folder), self.config.student.trust_remote_code, card["prefix"])
+                    code, device = self.config.student.trust_remote_code, self.config.train.device
+                    student = load_student(str(folder), code, card["prefix"], device)
                     predictor = self._predictor(arm, student, card["new_tokens"], "test")
                     watched = replace(predictor, watch=self._renamed(arm.name))
                     self._measure(arm.name, watched, _student_facts(card))
@@ -161,9 +169,23 @@ class Run(Job):
         """What the arms' lessons are made of."""
         return Matter(self.config, self.task, self.examples, self.annotations)
 
+    def _card(self, arm: Arm) -> dict[str, Any]:
+        card = self.folder.card(arm.name)
+        if not _CARD.issubset(card):
+            raise RunFolderError(
+                f"{self.folder.student(arm.name)}: made by an earlier version; train again in another `out`"
+            )
+        return card
+
     def _train(self, arm: Arm) -> None:
+        # All processes prepare alike, and what is wrong is told by one.
+        student, lesson = self.team.alike(lambda: self._lesson(arm))
+        train(student, lesson, self.folder.student(arm.name), self.watch)
+
+    def _lesson(self, arm: Arm) -> tuple[Student, Lesson]:
+        """The student before training, and what it is to learn."""
         config, matter = self.config, self.matter
-        student = new_student(config.student, config.seed, matter.texts())
+        student = new_student(config.student, config.seed, matter.texts(), config.train.device)
         student = replace(student, prefix=config.train.prefix)
         targets = matter.targets(arm, student)
 
@@ -184,7 +206,7 @@ class Run(Job):
             labels=self.task.spec.answer.labels,
             lora=config.student.lora,
         )
-        train(student, lesson, self.folder.student(arm.name), self.watch)
+        return student, lesson
 
     def _predictor(
         self, arm: Arm, student: Student, new_tokens: Mapping[TaskName, int], split: Split
@@ -229,14 +251,22 @@ class Run(Job):
 def _finish(folder: Path) -> None:
     """Forget how a student came about, and draw it."""
     forget_work(folder)
-    if not (folder / CURVE).exists():
-        draw(json.loads(read_text(folder / LOG)), folder)
+    # Drawn beside and moved in, last the file that is looked for: what is there is whole.
+    draft = folder.with_name(f".{folder.name}.curve")
+    shutil.rmtree(draft, ignore_errors=True)
+    if (folder / CURVE).exists():
+        return
+    try:
+        draw(json.loads(read_text(folder / LOG)), draft)
+        with writing(folder):
+            for path in sorted(draft.iterdir(), key=lambda path: path.name == CURVE):
+                os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _student_facts(card: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ["labels", "student", "parameters", "n_train", "n_left_out", "validation", "loss"]
-    keys += ["precision", "versions", "rationales", "n_rationales", "n_unlabelled_left_out"]
-    return {key: card[key] for key in keys}
+    return {key: card[key] for key in _FACTS}
 
 
 def _pairs(
