@@ -110,6 +110,16 @@ def test_predict_answers_a_text_and_explains_it(cli: Any, finished: Path) -> Non
     assert len(explained.out.splitlines()) >= len(plain.splitlines())
 
 
+def test_that_no_rationale_was_written_is_said(
+    cli: Any, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "stepdistill.evaluate.predict.generate", lambda _, texts, *__, **___: [""] * len(texts)
+    )
+    done = cli("predict", finished, "A storm.", "--student", "step-by-step", "--explain")
+    assert done.out.splitlines()[-1] == "(no rationale was written)"
+
+
 def test_predict_answers_a_file_in_order(cli: Any, finished: Path, tmp_path: Path) -> None:
     rows = [
         {"id": "a", "letter": "A storm."},

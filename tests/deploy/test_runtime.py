@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import stepdistill
 from stepdistill.config import load_run
+from stepdistill.deploy import runtime
 from stepdistill.errors import DataError, RunFolderError
+from stepdistill.evaluate import predict
 from stepdistill.records import unwatched
 from stepdistill.study.run import Run
 
@@ -114,6 +117,10 @@ def stored(folder: Path, name: str, **changes: object) -> None:
         "test_rationales": None,
         "validation": 0.5,
         "prefix": "encoder",
+        "rationales": "teacher",
+        "task": {},
+        "new_tokens": {"label": 4, "rationale": 8},
+        "machine": {"device": "cpu"},
     }
     (folder / "students" / name).mkdir(parents=True)
     (folder / "students" / name / "student.json").write_text(json.dumps(card | changes))
@@ -128,8 +135,8 @@ def test_a_student_that_needs_the_teachers_help_is_taken_only_where_there_is_no_
 
 
 def test_of_equals_one_that_writes_rationales_is_taken_whatever_its_form(tmp_path: Path) -> None:
-    stored(tmp_path, "finetune", form="label", explains=False)
-    stored(tmp_path, "step-by-step+none", explains=False)
+    stored(tmp_path, "finetune", form="label", explains=False, rationales=None)
+    stored(tmp_path, "step-by-step+none", explains=False, rationales="none")
     stored(tmp_path, "label-first", form="label-first")
     assert stepdistill.load(tmp_path).card["name"] == "label-first"
 
@@ -148,17 +155,69 @@ def test_a_text_alone_is_refused_by_a_student_that_needs_the_teachers_help(
         student.predict(["text"], explain=True)
 
 
+@pytest.fixture
+def helped(folder: Path, tmp_path: Path) -> stepdistill.Runtime:
+    """A student that answers with the help of a rationale."""
+    task = json.loads((folder / "students" / "finetune" / "student.json").read_text())["task"]
+    stored(tmp_path, "helped", task=task, form="rationale-input", explains=False, test_rationales="teacher")
+    return stepdistill.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("given", "kept"), [("since", "since"), (" since \n", "since"), ("", None), (None, None)]
 )
-def test_a_row_may_bring_a_rationale(folder: Path, given: str | None, kept: str | None) -> None:
-    (example,) = stepdistill.load(folder).read_input([ROWS[0] | {"rationale": given}], "rows")
+def test_a_row_may_bring_a_rationale(
+    helped: stepdistill.Runtime, given: str | None, kept: str | None
+) -> None:
+    (example,) = helped.read_input([ROWS[0] | {"rationale": given}], "rows")
     assert example.rationale == kept
 
 
-def test_a_rationale_that_is_no_text_is_refused(folder: Path) -> None:
+def test_a_rationale_that_is_no_text_is_refused(helped: stepdistill.Runtime) -> None:
     with pytest.raises(DataError, match="rows, row 1: the rationale is not text"):
-        stepdistill.load(folder).read_input([ROWS[0] | {"rationale": 7}], "rows")
+        helped.read_input([ROWS[0] | {"rationale": 7}], "rows")
+
+
+def test_a_rationale_that_nobody_needs_may_be_anything(folder: Path) -> None:
+    (example,) = stepdistill.load(folder, "finetune").read_input([ROWS[0] | {"rationale": [7]}], "rows")
+    assert example.rationale is None
+
+
+@pytest.mark.parametrize("control", ["shuffled", "filler", "none"])
+def test_a_control_is_asked_only_where_it_is_named(tmp_path: Path, control: str) -> None:
+    stored(tmp_path, f"step-by-step+{control}", validation=0.9, rationales=control, explains=False)
+    assert stepdistill.load(tmp_path).card["rationales"] == control
+    stored(tmp_path, "step-by-step+human", validation=0.1, rationales="human")
+    assert stepdistill.load(tmp_path).card["rationales"] == "human"
+    assert stepdistill.load(tmp_path, explain=True).card["rationales"] == "human"
+    assert stepdistill.load(tmp_path, f"step-by-step+{control}").card["rationales"] == control
+
+
+@pytest.mark.parametrize("key", ["prefix", "form", "new_tokens", "machine"])
+def test_a_card_of_an_earlier_version_is_refused_in_one_line(folder: Path, tmp_path: Path, key: str) -> None:
+    card = json.loads((folder / "students" / "finetune" / "student.json").read_text())
+    del card[key]
+    (tmp_path / "student.json").write_text(json.dumps(card))
+    with pytest.raises(RunFolderError, match=r"student\.json: made by an earlier version; train again$"):
+        stepdistill.load(tmp_path)
+
+
+def test_where_no_rationale_was_written_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = stepdistill.load(folder, "step-by-step")
+    monkeypatch.setattr(predict, "generate", lambda _, texts, *__, **___: [""] * len(texts))
+    stepped = replace(student, card={**student.card, "form": "rationale-first"})
+    assert stepped.explain("Where?\n(a) sea\n(b) field") == ""
+
+
+@pytest.mark.parametrize(("trained", "asked"), [("cpu", "cpu"), ("cuda", "auto")])
+def test_a_student_is_asked_where_it_was_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, trained: str, asked: str
+) -> None:
+    devices: list[str] = []
+    monkeypatch.setattr(runtime, "load_student", lambda *_, device, **__: devices.append(device))
+    student = stepdistill.load(folder, "finetune")
+    _ = replace(student, card={**student.card, "machine": {"device": trained}}).student
+    assert devices == [asked]
 
 
 def test_a_damaged_card_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,11 @@ from stepdistill.student.model import Student, load_student
 from stepdistill.task.closed import options_in
 from stepdistill.task.load import Task
 from stepdistill.task.schema import TaskSpec
+from stepdistill.weights import Device
+
+_CARD = {"name", "task", "form", "prefix", "explains", "machine", "new_tokens", "validation"}
+_CARD |= {"rationales", "test_rationales"}
+"""What a student's card must say to be asked."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class Runtime:
     @cached_property
     def student(self) -> Student:
         """Model and tokenizer."""
-        return load_student(str(self.folder), prefix=self.card["prefix"])
+        # On a CPU again where it was trained on one, also beside a GPU: the same numbers.
+        device: Device = "cpu" if self.card["machine"]["device"] == "cpu" else "auto"
+        return load_student(str(self.folder), prefix=self.card["prefix"], device=device)
 
     @property
     def explains(self) -> bool:
@@ -57,7 +64,8 @@ class Runtime:
         """
         if explain and not self.explains:
             raise RunFolderError(
-                f"{self.folder}: '{self.card['name']}' was taught no rationales; ask a 'step-by-step' student"
+                f"{self.folder}: '{self.card['name']}' was taught no rationales that explain its answers; "
+                "ask a 'step-by-step' student"
             )
         examples = [self._example(text, index) for index, text in enumerate(texts)]
         if self.needs_rationales and not all(example.rationale for example in examples):
@@ -79,20 +87,20 @@ class Runtime:
         )
 
     def explain(self, text: str | Example) -> str:
-        """The student's rationale for one text.
+        """The student's rationale for one text; empty where it wrote none.
 
         Raises:
             RunFolderError: the student was taught none.
         """
-        return str(self.predict([text], explain=True)[0].rationale)
+        return self.predict([text], explain=True)[0].rationale or ""
 
     def read_input(self, rows: Iterable[Mapping[str, Any]], source: str) -> list[Example]:
         """Examples out of rows that have the task's columns, or a finished `text`.
 
-        A column `rationale` is kept, for students that answer with the help of one.
+        A column `rationale` is read for a student that answers with the help of one.
 
         Raises:
-            DataError: a row has neither.
+            DataError: a row has neither, or its rationale is no text.
         """
         return [self._row(row, f"{source}, row {i + 1}", str(i)) for i, row in enumerate(rows)]
 
@@ -108,7 +116,8 @@ class Runtime:
             raise DataError(f"{place}: {error}") from None
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{place}: the input text is empty or not text")
-        rationale = row.get("rationale")
+        # What others call so in their data may be anything, and is in nobody's way.
+        rationale = row.get("rationale") if self.needs_rationales else None
         if not isinstance(rationale, str | None):
             raise DataError(f"{place}: the rationale is not text")
         reason = (rationale or "").strip() or None
@@ -137,12 +146,12 @@ def load(
     Args:
         where: `runs/quickstart` or `runs/quickstart/students/distill`.
         student: which of a run's students; by default the best on validation, and of equals one
-            that explains.
+            that explains, a control only where there is nothing else.
         explain: choose among the students that explain only.
         watch: told of progress.
 
     Raises:
-        RunFolderError: no trained student is there.
+        RunFolderError: no trained student is there, or one of an earlier version.
     """
     path = Path(where)
     if (path / "student.json").exists():
@@ -170,14 +179,19 @@ def load_input(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _rank(card: Mapping[str, Any]) -> tuple[bool, float, bool]:
-    # Last of all what cannot be asked with a text alone, however good it is with the teacher's help.
-    return (card.get("test_rationales") != "teacher", card["validation"] or 0.0, card["explains"])
+def _rank(card: Mapping[str, Any]) -> tuple[bool, bool, float, bool]:
+    # Last of all what cannot be asked with a text alone, however good it is with the teacher's help; before
+    # it the controls, which are there to be compared with.
+    alone, real = card["test_rationales"] != "teacher", card["rationales"] in (None, "teacher", "human")
+    return (alone, real, card["validation"] or 0.0, card["explains"])
 
 
 def _card(folder: Path) -> dict[str, Any]:
     path = folder / "student.json"
     try:
-        return dict(json.loads(read_text(path)))
+        card = dict(json.loads(read_text(path)))
     except ValueError as error:
         raise DataError(f"{path}: malformed JSON ({error}); train again") from None
+    if not _CARD.issubset(card):
+        raise RunFolderError(f"{path}: made by an earlier version; train again")
+    return card
