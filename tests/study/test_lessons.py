@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import stepdistill
 from stepdistill.cli.table import show
 from stepdistill.config import load_run
 from stepdistill.errors import ConfigError
@@ -135,6 +136,60 @@ def test_a_share_leaves_the_labels_of_all_and_the_rationales_of_some(make: Make)
     texts = {pairs[1].target for pairs in found if len(pairs) > 1}
     # Exchanged among themselves: a rationale from outside would make the share a larger one.
     assert texts == {f"It is case {id_.removeprefix('train-')}." for id_ in explained}
+
+
+@pytest.fixture
+def two_teachers(make: Make) -> Callable[..., Path]:
+    """A run file with a second teacher, who argues otherwise and knows "billing" only."""
+
+    def maker(**train: Any) -> Path:
+        first = str(make().parent / "train-answers.jsonl")
+        second = make().parent / "second.jsonl"
+        rows = [
+            {"id": f"train-{i}", "rationale": f"As in {i}.", "label": "billing"} for i in range(len(ROWS))
+        ]
+        second.write_text("\n".join(map(json.dumps, rows)))
+        teachers = [{"completions": {"train": path}} for path in (first, str(second))]
+        asked = {"splits": ["train"], "combine": "all"}
+        file = make(teachers=teachers, annotate=asked, methods=["step-by-step"], train=train)
+        values = yaml.safe_load(file.read_text())
+        del values["teacher"]
+        file.write_text(yaml.safe_dump(values))
+        return file
+
+    return maker
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_of_many_rationales_as_many_are_learned_as_the_run_file_says(
+    two_teachers: Callable[..., Path], most: int
+) -> None:
+    found = targets(two_teachers(rationales_per_example=most), "step-by-step")
+    for i, (label, *reasons) in enumerate(found):
+        assert label.task == "label"
+        assert [target.target for target in reasons] == [f"It is case {i}.", f"As in {i}."][:most]
+        assert [target.weight for target in reasons] == [1 / len(reasons)] * len(reasons)
+
+
+@pytest.mark.parametrize(("weights", "doubtful"), [("equal", 1.0), ("votes", 0.5)])
+def test_rationales_weigh_what_the_run_file_says(
+    two_teachers: Callable[..., Path], weights: str, doubtful: float
+) -> None:
+    found = targets(two_teachers(weights=weights), "step-by-step")
+    # Of the two teachers, both or only the first has said the label.
+    assert [pairs[1].weight for pairs in found] == [1.0, doubtful] * (len(ROWS) // 2)
+
+
+def test_a_student_that_was_told_the_task_on_the_decoder_is_asked_there(make: Make) -> None:
+    train = {"epochs": 15, "batch_size": 8, "threads": 1, "learning_rate": 0.02, "prefix": "decoder"}
+    run = finished(make(methods=["step-by-step"], train=train))
+    assert run.folder.card("step-by-step")["prefix"] == "decoder"
+    rows = [json.loads(line) for line in run.folder.predictions.open()]
+    measured = [row["label"] for row in rows if row["name"] == "step-by-step"]
+    # It has learned the task, which is asked nowhere but where it was told.
+    assert measured == [row["team"] for row in ROWS]
+    loaded = stepdistill.load(run.folder.path)
+    assert [one.label for one in loaded.predict([row["text"] for row in ROWS])] == measured
 
 
 def test_what_is_asked_later_has_the_rationale_that_it_will_be_asked_with(make: Make) -> None:
