@@ -136,7 +136,7 @@ def test_nothing_is_cut_whatever_the_tokenizer_says_of_its_limit(encoder: Encode
             assert words(encoder, branch.target) == whole
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.sampled_from(["Ben", "has", "3", "apples", "7", "\n", "make"]), max_size=60))
 def test_an_input_grows_with_its_text_by_what_is_added(encoder: Encoder, parts: list[str]) -> None:
     ids = [encoder.tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts]
