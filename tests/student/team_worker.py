@@ -16,6 +16,7 @@ from stepdistill.config import ScratchConfig, StudentConfig, TrainConfig
 from stepdistill.config.run import LoraConfig
 from stepdistill.errors import StepdistillError
 from stepdistill.records import Target
+from stepdistill.student.balance import Balance
 from stepdistill.student.model import Student, load_student, new_student
 from stepdistill.student.train import Lesson, train
 
@@ -43,6 +44,19 @@ def student(settings: dict[str, Any], texts: list[str]) -> Student:
     return new_student(StudentConfig(model="scratch:", scratch=scratch), 0, texts)
 
 
+def note_lambdas(file: Path) -> None:
+    """Leave the lambda of every measurement in a file of this process."""
+    found: list[float] = []
+    measure = Balance.measure
+
+    def noted(balance: Balance, *given: Any) -> None:
+        measure(balance, *given)
+        found.append(balance.weight)
+        file.write_text(json.dumps(found))
+
+    Balance.measure = noted  # type: ignore[method-assign]
+
+
 def main(folder: Path, settings: dict[str, Any]) -> None:
     """Train into `folder / s`; an error goes to stderr as one line, and its code out."""
     torch.set_num_threads(1)
@@ -66,6 +80,8 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
         if what == "train s" and done == settings.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    if lesson.config.lambda_ == "auto":
+        note_lambdas(folder / f"lambdas-{os.environ.get('RANK', 0)}.json")
     made = student(settings, texts)
     if settings.get("poison"):
         next(made.model.parameters()).data.fill_(float("nan"))

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,26 @@ WORKER = Path(__file__).with_name("team_worker.py")
 TOLERANCE = 2e-4
 LOSS_TOLERANCE = 1e-4
 
+# 12 steps; lambda is measured at the first and at the eleventh.
+RESTARTED: dict[str, Any] = {
+    "dropout": 0.1,
+    "train": {"save_every": 2, "micro_batch_size": 1, "lambda": "auto"},
+    "scores": [0.1, 0.3, 0.2],
+}
+
+
+# The only network is the machine's own, and torch's remarks on it are not the program's words.
+QUIET = {"GLOO_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that the system hands out, in another place for each process of the tests."""
+    start = 20_000 + os.getpid() % 10_000
+    for port in range(start, start + 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no port is free from {start} on")
 
 
 def launch(folder: Path, settings: dict[str, Any], world: int) -> list[subprocess.CompletedProcess[str]]:
@@ -46,7 +62,7 @@ def launch(folder: Path, settings: dict[str, Any], world: int) -> list[subproces
     started = []
     for rank in range(world):
         team = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
-        env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        env = {**os.environ, **QUIET, "MASTER_ADDR": "127.0.0.1"}
         if world > 1:
             env |= {name: str(value) for name, value in team.items()}
         pipe = subprocess.PIPE
@@ -68,6 +84,8 @@ def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def assert_alike(one: Path, two: Path) -> None:
     (first, log), (second, other) = outcome(one), outcome(two)
+    # AdamW and clipping forgive a gradient that is some times too large; its norm does not.
+    assert "grad_norm" in log[0]
     assert first.keys() == second.keys()
     assert max((first[name] - second[name]).abs().max().item() for name in first) < TOLERANCE
     assert [row["step"] for row in log] == [row["step"] for row in other]
@@ -103,30 +121,34 @@ def test_two_processes_train_what_one_does(
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["s"]
 
 
-@pytest.mark.slow
-def test_a_lambda_that_follows_the_gradients_is_the_same_in_all_processes(tmp_path: Path) -> None:
-    settings = {"train": {"lambda": "auto", "micro_batch_size": 1}, "n": 40}
-    pair = launch(tmp_path, settings, 2)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training by two processes that nobody has disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    pair = launch(folder, RESTARTED, 2)
     assert [p.returncode for p in pair] == [0, 0], pair[0].stderr
-    lambdas = {row["lambda"] for row in outcome(tmp_path)[1]}
-    assert len(lambdas) > 1
-    assert 1.0 not in lambdas
+    return folder
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_killed_go_on_to_the_same_bytes(tmp_path: Path) -> None:
-    settings = {"dropout": 0.1, "train": {"save_every": 2, "micro_batch_size": 1}, "scores": [0.1, 0.3, 0.2]}
-    launch(tmp_path / "whole", settings, 2)
-    killed = launch(tmp_path / "killed", {**settings, "die": 7 * 4}, 2)
+def test_a_lambda_that_follows_the_gradients_is_the_same_in_all_processes(whole: Path) -> None:
+    one, other = (json.loads((whole / f"lambdas-{rank}.json").read_text()) for rank in range(2))
+    assert one == other
+    assert {row["lambda"] for row in outcome(whole)[1] if "lambda" in row} == set(one)
+    assert len(set(one)) == 2
+    assert 1.0 not in one
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_go_on_to_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    killed = launch(tmp_path, {**RESTARTED, "die": 7 * 4}, 2)
     assert killed[0].returncode == -9
     assert killed[1].returncode != 0
-    settings["scores"] = settings["scores"][1:]
-    again = launch(tmp_path / "killed", settings, 2)
+    again = launch(tmp_path, {**RESTARTED, "scores": RESTARTED["scores"][1:]}, 2)
     assert [p.returncode for p in again] == [0, 0], again[0].stderr
     assert json.loads(again[0].stdout.splitlines()[13]) == ["train s", 6 * 4, 12 * 4]
     for name in ("model.safetensors", "log.json", "student.json"):
-        one, other = tmp_path / "whole/s" / name, tmp_path / "killed/s" / name
-        assert one.read_bytes() == other.read_bytes(), name
+        assert (whole / "s" / name).read_bytes() == (tmp_path / "s" / name).read_bytes(), name
 
 
 @pytest.mark.slow
@@ -135,9 +157,10 @@ def test_torchrun_starts_the_command_and_one_of_its_processes_speaks(tmp_path: P
     file, out = str(tmp_path / "run.yaml"), f"out={tmp_path / 'run'}"
     command = ["-m", "stepdistill", "annotate", file, "--quiet", "--set", out]
     subprocess.run([sys.executable, *command], check=True, capture_output=True)
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    command = [*torchrun, "-m", "stepdistill", "train", file, "--set", out]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command = [sys.executable, *torchrun, "-m", "stepdistill", "train", file, "--set", out]
+    env = {**os.environ, **QUIET}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     student = tmp_path / "run/students/step-by-step"
     assert done.stdout.strip() == str(student)
@@ -160,7 +183,6 @@ def test_a_launcher_that_started_one_process_where_several_were_asked_for_is_tol
     [
         ({"train": {"batch_size": 3}}, "batch_size 3 is not a multiple of 2"),
         ({"poison": True}, "loss is nan at step 1"),
-        ({"train": {"max_input_tokens": 8}}, "raise train.max_input_tokens"),
     ],
 )
 def test_an_error_ends_all_processes_and_is_told_once_in_one_line(
