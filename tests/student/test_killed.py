@@ -22,10 +22,12 @@ def test_killed_at_random_moments_weights_log_and_card_are_those_of_an_undisturb
 ) -> None:
     kills = -(-KILLS // len(KINDS))
     command = [sys.executable, str(HARNESS), str(tmp_path), str(kills), "0", kind]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert sum("kill" in row for row in rows) == kills
+    # Where nothing is left to go on from, a restart is nothing but another beginning.
+    assert any(row.get("from") for row in rows)
     ended = [row for row in rows if "ended" in row]
     assert ended
     assert [row for row in ended if row["wrong"]] == []
