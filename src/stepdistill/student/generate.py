@@ -11,7 +11,7 @@ from transformers import StoppingCriteria
 
 from stepdistill.errors import StudentError
 from stepdistill.records import TaskName, Watcher, unwatched
-from stepdistill.student.guards import _MEMORY
+from stepdistill.student.guards import is_out_of_memory
 from stepdistill.student.limits import placed_tokens
 from stepdistill.student.model import Student
 from stepdistill.student.padding import pad_left, pad_right
@@ -91,8 +91,7 @@ def _tried(
     try:
         return _batch(student, sources, opening, new_tokens, stop)
     except (RuntimeError, MemoryError) as error:
-        kinds = (torch.OutOfMemoryError, MemoryError)
-        if not isinstance(error, kinds) and not any(words in str(error) for words in _MEMORY):
+        if not is_out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -63,6 +63,12 @@ class Guard(TrainerCallback, ExportableState):  # type: ignore[misc]
             raise _stop(f"the norm of the gradient is {norm}", step, ids())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up, the GPU's or the machine's."""
+    words = isinstance(error, RuntimeError) and any(part in str(error) for part in _MEMORY)
+    return words or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
 def out_of_memory(
     error: BaseException, config: TrainConfig, micro: int, lengths: Sequence[int]
 ) -> StudentError | None:
@@ -74,9 +80,7 @@ def out_of_memory(
         micro: examples in a micro-batch.
         lengths: tokens of the examples of the micro-batch that was worked on.
     """
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    words = isinstance(error, RuntimeError) and any(part in str(error) for part in _MEMORY)
-    if not isinstance(error, kinds) and not words:
+    if not is_out_of_memory(error):
         return None
     longest = f"; the longest example of the batch has {max(lengths)} tokens" if lengths else ""
     smaller = "lower train.micro_batch_size (a divisor of train.batch_size; what is trained stays the same)"

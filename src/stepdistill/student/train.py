@@ -27,7 +27,7 @@ from stepdistill.student.flow import Flow
 from stepdistill.student.forward import can_branch, multitask
 from stepdistill.student.guards import Guard, out_of_memory, unused_weights
 from stepdistill.student.journal import Journal, Progress, history
-from stepdistill.student.limits import check_inputs, check_label_set, limits_of
+from stepdistill.student.limits import check_asked, check_label_set, limits_of
 from stepdistill.student.machine import Machine, machine
 from stepdistill.student.model import Student
 from stepdistill.student.order import StepSampler
@@ -139,7 +139,7 @@ def _prepare(room: _Room) -> _Prepared:
         limits = limits_of(encoder, lesson.config, student.model)
         corpus = write_corpus(work / _CORPUS, limits.sift(_items(room, encoder)))
         limits.check()
-        check_inputs(encoder, lesson.asked, limits.new_tokens["label"], limits)
+        check_asked(encoder, lesson.asked, limits, lesson.facts.get("test_rationales") == "student")
         _sampler(room, corpus)
         # Two checkpoints (weights and two moments) while a third is being written, and the result; of LoRA,
         # checkpoints hold next to nothing.
