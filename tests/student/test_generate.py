@@ -88,9 +88,9 @@ def test_generation_ends_when_all_answers_have_ended(student: Student) -> None:
     student.model.register_forward_pre_hook(lambda *_: steps.append(1))
     (written,) = generate(student, TEXTS[2:3], 40)
     before = len(steps)
-    first = written.split()[0]
+    first = written.split()[0][:4]
     assert before > 10
-    assert generate(student, TEXTS[2:3], 40, stop=first)[0].endswith(first)
+    assert first in generate(student, TEXTS[2:3], 40, stop=first)[0]
     assert len(steps) - before < before / 2
 
 
