@@ -43,7 +43,7 @@ def generate(
         batch_size: rows in one call, as long as memory lasts.
         watch: told of rows done, as "predict".
         task: what is asked for.
-        stop: an answer may end once it has written this.
+        stop: an answer may end once it has written this, a string of a few tokens (12 at most).
 
     Raises:
         StudentError: an input and its answer need more positions than the model has, or more memory than
