@@ -53,18 +53,19 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8) in one step; a crash leaves the old file or the new one."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(text)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[str]]:
+def replacing(path: Path, binary: bool = False) -> Iterator[IO[Any]]:
     """A file beside `path` that takes its place, in one step, once it is written and on the disk."""
+    form: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogatepass"}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
+            with os.fdopen(handle, "wb" if binary else "w", **form) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -83,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, in one step; only one row at a time is held in memory."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=True) + "\n")
 

@@ -222,6 +222,16 @@ def test_the_newest_is_kept_and_with_it_the_best_or_the_one_before(
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{each}" for each in kept]
 
 
+def test_the_one_before_needs_no_third(tmp_path: Path) -> None:
+    # The best is the newest; the one before it names a best that is about to go, and could not be used.
+    for step, best in ((3, 3), (6, 3), (9, 9)):
+        whole(tmp_path, step)
+        state = tmp_path / f"checkpoint-{step}" / checkpoint.STATE
+        state.write_text(json.dumps({"best_global_step": best}))
+    prune(tmp_path, 9, 9)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-9"]
+
+
 def test_a_full_disk_is_told_in_one_line_and_leaves_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    FalconConfig,
+    FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -273,6 +275,9 @@ def test_models_that_cannot_branch_are_told_apart() -> None:
     assert can_branch(MistralForCausalLM(MistralConfig(**SIZES, **heads, sliding_window=None)))
     assert not can_branch(MistralForCausalLM(MistralConfig(**SIZES, **heads, sliding_window=16)))
     assert not can_branch(GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2)))
+    falcon = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    assert can_branch(FalconForCausalLM(FalconConfig(**falcon, alibi=False)))
+    assert not can_branch(FalconForCausalLM(FalconConfig(**falcon, alibi=True)))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "mistral"])

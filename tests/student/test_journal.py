@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from stepdistill.student.balance import Balance
+from stepdistill.student.batch import Collator
 from stepdistill.student.journal import Journal, Progress, history
 
 Teach = Callable[..., Any]
@@ -116,3 +118,27 @@ def test_the_last_that_a_watcher_is_told_are_the_losses(teach: Teach) -> None:
     last = log(trained)[-1]
     assert float(label) == pytest.approx(last["loss_label"], abs=1e-3)
     assert float(rationale) == pytest.approx(last["loss_rationale"], abs=1e-3)
+
+
+def test_gradients_are_measured_by_the_totals_of_their_own_micro_batch(
+    teach: Teach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Divided by the step's, a micro-batch with few rationales would make them seem to pull less.
+    own: list[list[float]] = []
+    seen: list[list[float]] = []
+    collate, measure = Collator.__call__, Balance.measure
+
+    def collated(self: Collator, samples: Any) -> Any:
+        batch = collate(self, samples)
+        own.append(batch["totals"].tolist())
+        return batch
+
+    def measured(self: Balance, sums: Any, totals: Any, parameters: Any) -> None:
+        seen.append(totals.tolist())
+        measure(self, sums, totals, parameters)
+
+    monkeypatch.setattr(Collator, "__call__", collated)
+    monkeypatch.setattr(Balance, "measure", measured)
+    teach(n=8, steps=1, batch_size=8, micro_batch_size=2)
+    assert seen == own[:1]
+    assert len(own) == 4

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from stepdistill.errors import StudentError
-from stepdistill.files import sync_folder, writing
+from stepdistill.files import replacing
 from stepdistill.student.encode import TASKS, Branch, Item, Row, tokens
 
 CHUNK = 1024
@@ -102,22 +100,9 @@ def write_corpus(path: Path, items: Iterable[tuple[str, Item]]) -> Corpus:
     Raises:
         RunFolderError: no space, no permission.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                with pa.ipc.new_file(file, _SCHEMA) as writer:
-                    for batch in _batches(items):
-                        writer.write_batch(batch)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+    with replacing(path, binary=True) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        for batch in _batches(items):
+            writer.write_batch(batch)
     return Corpus(path)
 
 
