@@ -47,6 +47,8 @@ class DataConfig(Model):
     source: Literal["auto", "files", "hub"] = "auto"
     limit: LimitConfig = LimitConfig()
     unlabelled: str | None = None
+    fraction: float | None = Field(None, gt=0, le=1)
+    fraction_seed: int | None = Field(None, ge=0, lt=2**31)
 
 
 class ScratchConfig(Model):

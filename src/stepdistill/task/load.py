@@ -19,6 +19,7 @@ from stepdistill.task.answers import AnswerKind
 from stepdistill.task.schema import DemonstrationSpec, Split, TaskSpec, template_fields
 from stepdistill.task.sources import ENVIRONMENT, Row, column, find_file, generate, iter_rows, open_hub
 from stepdistill.task.stream import Examples, Hashes, Source, check_examples, cut, hide, join, limit
+from stepdistill.task.subset import portion
 
 # Taking a template apart for every row would be a fifth of the time of reading.
 _fields = lru_cache(maxsize=64)(template_fields)
@@ -147,20 +148,18 @@ def stream_examples(
     limits = data.limit.model_dump()
     found = {name: limit(examples, limits[name]) for name, examples in found.items() if name in only}
     if data.unlabelled and "train" in found:
-        splits: tuple[Split, ...] = ("validation", "test")
-        held_out = Hashes(e.text for split in splits for e in found.get(split, ()))
+        held_out = Hashes(e.text for split, examples in found.items() if split != "train" for e in examples)
         found["train"] = join(found["train"], _unlabelled(data, held_out))
+    if data.fraction and "train" in found:
+        closed = bool(task.spec.answer.labels)
+        found["train"] = portion(found["train"], data.fraction, data.fraction_seed or 0, closed)
     return found
 
 
 def load_examples(
     task: Task, data: DataConfig, only: Sequence[Split] = ("train", "validation", "test")
 ) -> dict[Split, list[Example]]:
-    """The examples of `stream_examples` as lists.
-
-    Raises:
-        DataError: a missing file or column, a doubled id, a label that is not one, an empty input.
-    """
+    """The examples of `stream_examples` as lists; raises what it raises."""
     return {split: list(examples) for split, examples in stream_examples(task, data, only).items()}
 
 
@@ -281,8 +280,7 @@ def _choose_source(task: Task, data: DataConfig) -> _Source:
 def _unlabelled(data: DataConfig, held_out: Hashes) -> Examples:
     """Extra training inputs out of another task, their gold labels hidden (paper, 4.2)."""
     other = load_task(str(data.unlabelled))
-    found = stream_examples(other, DataConfig(root=data.root, source=data.source))
-    extra = found.get("train")
+    extra = stream_examples(other, DataConfig(root=data.root, source=data.source)).get("train")
     return hide(extra, other.spec.name, held_out) if extra else Examples(lambda: iter(()), 0)
 
 

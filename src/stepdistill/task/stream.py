@@ -130,8 +130,8 @@ def cut(examples: Examples, n: int, seed: int) -> tuple[Examples, Examples]:
     chosen = random.Random(seed).sample(range(len(examples)), n)  # noqa: S311 - no secret
     places = array("Q", sorted(chosen))
     return (
-        Examples(lambda: _pick(examples, places, inside=False), len(examples) - n),
-        Examples(lambda: _pick(examples, places, inside=True), n),
+        Examples(lambda: pick(examples, places, inside=False), len(examples) - n),
+        Examples(lambda: pick(examples, places, inside=True), n),
     )
 
 
@@ -161,6 +161,18 @@ def hide(examples: Examples, name: str, held_out: Hashes) -> Examples:
                 yield Example(f"{name}:{e.id}", e.text, None, e.options)
 
     return Examples(again, sum(1 for _ in again()))
+
+
+def pick(examples: Examples, places: Sequence[int], inside: bool) -> Iterator[Example]:
+    """The examples at `places` (ascending), or all others."""
+    waiting = iter(places)
+    place = next(waiting, -1)
+    for index, example in enumerate(examples):
+        hit = index == place
+        if hit:
+            place = next(waiting, -1)
+        if hit == inside:
+            yield example
 
 
 def digest_examples(examples: Mapping[Split, Iterable[Example]]) -> str:
@@ -201,18 +213,6 @@ def _refuse_doubled(source: Source, make: Reader, doubled: set[int]) -> None:
 def _refuse_changed(source: Source, stamp: object) -> None:
     if source.stamp() != stamp:
         raise DataError(f"{source.name}: the file has changed since it was checked; run again")
-
-
-def _pick(examples: Examples, places: Sequence[int], inside: bool) -> Iterator[Example]:
-    """The examples at `places` (ascending), or all others."""
-    waiting = iter(places)
-    place = next(waiting, -1)
-    for index, example in enumerate(examples):
-        hit = index == place
-        if hit:
-            place = next(waiting, -1)
-        if hit == inside:
-            yield example
 
 
 def _hash(text: str) -> int:
