@@ -10,6 +10,7 @@ from stepdistill.config.run import (
     load_run,
 )
 from stepdistill.config.strict import Model, check, flatten, read_yaml
+from stepdistill.config.study import GridConfig, MinimumConfig, StudyConfig, load_study
 from stepdistill.config.teacher import (
     AnnotateConfig,
     DemonstrationConfig,
@@ -23,18 +24,22 @@ __all__ = [
     "AnnotateConfig",
     "DataConfig",
     "DemonstrationConfig",
+    "GridConfig",
     "LimitConfig",
     "LimitsConfig",
     "LoraConfig",
+    "MinimumConfig",
     "Model",
     "PriceConfig",
     "RunConfig",
     "ScratchConfig",
     "StudentConfig",
+    "StudyConfig",
     "TeacherConfig",
     "TrainConfig",
     "check",
     "flatten",
     "load_run",
+    "load_study",
     "read_yaml",
 ]

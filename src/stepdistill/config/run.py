@@ -155,16 +155,21 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         DataError: there is no such file.
     """
     values = read_yaml(path)
-    for override in overrides:
-        _override(values, override)
+    for text in overrides:
+        override(values, text)
     return check(RunConfig, values, str(path))
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+def override(values: dict[str, Any], given: str) -> None:
+    """Lay one `a.b=value` over plain values, in place.
+
+    Raises:
+        ConfigError: it is not of that form, or the value is not YAML.
+    """
+    key, equals, text = given.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override}: write it as key.key=value, e.g. train.epochs=2")
-    value = parse_yaml(text, f"--set {brief(override)}: the value is not YAML")
+        raise ConfigError(f"--set {given}: write it as key.key=value, e.g. train.epochs=2")
+    value = parse_yaml(text, f"--set {brief(given)}: the value is not YAML")
     *outer, last = key.strip().split(".")
     place: Any = values
     for part in outer:
