@@ -66,11 +66,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def annotated(place: Path) -> Callable[..., Any]:
     """Annotates the train split with the completions in a file of this name and content."""
 
-    def annotator(name: str, files: dict[str, str], task: Task | None = None, limit: Any = None) -> Any:
+    def annotator(name: str, files: dict[str, str], task: Task | None = None, **part: Any) -> Any:
         for file, content in files.items():
             (place / file).write_text(content, encoding="utf-8")
         asked_task = task or own(place)
-        data = DataConfig.model_validate({"limit": {"train": limit}})
+        data = DataConfig.model_validate(part)
         teacher = TeacherConfig(completions={"train": str(place / name)})
         examples = load_examples(asked_task, data)
         annotate_into(place, asked_of(asked_task, examples, teacher, data))
@@ -199,10 +199,13 @@ def test_examples_without_an_answer_are_left_out_and_strange_ids_ignored(
     assert report == {"examples": 3, "answers": 1, "read": 1, "unread": {}, "rules": {"exact": 1}}
 
 
-def test_a_limit_does_not_shift_lists_that_are_joined_by_order(annotated: Callable[..., Any]) -> None:
-    assert annotated("x.json", {"x.json": json.dumps(WORDS)}, limit=2) == {
-        "train": {id_: READ[id_] for id_ in "ab"}
-    }
+@pytest.mark.parametrize("part", [{"limit": {"train": 2}}, {"fraction": 0.67}])
+def test_a_part_of_the_data_does_not_shift_lists_that_are_joined_by_order(
+    annotated: Callable[..., Any], part: Any
+) -> None:
+    found = annotated("x.json", {"x.json": json.dumps(WORDS)}, **part)["train"]
+    assert len(found) == 2
+    assert found == {id_: READ[id_] for id_ in found}
 
 
 def test_the_completions_of_train_serve_the_validation_split_cut_from_it(

@@ -94,10 +94,10 @@ def _recorded(task: Task, data: DataConfig, teacher: TeacherConfig) -> dict[Spli
 
 
 def _file_order(task: Task, data: DataConfig) -> dict[Split, list[str]]:
-    """Ids of every split as its file has them: without limits, and with validation put back."""
+    """Ids of every split as its file has them: all of them, and with validation put back."""
     spec = task.spec
     open_ended = spec.model_copy(update={"data": spec.data.model_copy(update={"validation": None})})
-    plain = data.model_copy(update={"limit": DataConfig().limit, "unlabelled": None})
+    plain = DataConfig(root=data.root, source=data.source)
     found = load_examples(Task(open_ended, task.folder), plain)
     return {split: [example.id for example in rows] for split, rows in found.items()}
 
