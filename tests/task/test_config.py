@@ -51,7 +51,7 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         ("train: {epoch: 3}", ["'train.epoch'", "did you mean 'epochs'", "batch_size"]),
         ("train: {lambda_: 1.0}", ["'train.lambda_'", "did you mean 'lambda'"]),
         ("data: {limit: {trian: 3}}", ["'data.limit.trian'", "did you mean 'train'"]),
-        ("zzz: 1", ["unknown key 'zzz'", "Allowed: annotate, data, methods, out, seed, student, task"]),
+        ("zzz: 1", ["unknown key 'zzz'", "Allowed: annotate, data, evaluate, methods, out, seed, student, task"]),
         ("teacher: {completions: {tran: a}}", ["teacher.completions", "'tran'", "did you mean 'train'"]),
         ("1: 2", ["1: Keys should be strings"]),
         ("train: {epochs: many}", ["train.epochs", "integer", "'many'"]),
@@ -103,6 +103,9 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         # A defect when written: the line break came through.
         ('teacher: {backend: "re\\ncorded"}', ["teacher.backend", "did you mean 'recorded'"]),
         ("teacher: {error_rate: 1.5}", ["teacher.error_rate", "less than or equal to 1"]),
+        ("evaluate: {explain: -1}", ["evaluate.explain", "greater than or equal to 0"]),
+        ("evaluate: {slice: [a]}", ["'evaluate.slice'", "did you mean 'slices'"]),
+        ("evaluate: {slices: [a, b, a]}", ["slices: a stands there twice"]),
         ("methods: []", ["methods", "at least 1"]),
         ("methods: finetune", ["methods", "'finetune'"]),
         ("methods: [distill, finetune, distill]", ["methods", "distill", "twice"]),
@@ -308,6 +311,9 @@ def test_trackers_are_a_list(load: Load) -> None:
     [
         "out=elsewhere",
         "data.root=/data",
+        "evaluate.explain=0",
+        "evaluate.probabilities=false",
+        "evaluate.slices=[channel]",
         "methods=[distill]",
         "train.gradient_checkpointing=true",
         "train.max_input_tokens=2000",
@@ -352,6 +358,10 @@ def test_where_files_lie_and_which_methods_are_asked_do_not_change_the_identity(
 )
 def test_what_results_depend_on_changes_the_identity(load: Load, override: str) -> None:
     assert load(override).digest() != load().digest()
+
+
+def test_how_predictions_are_looked_at_is_no_part_of_what_a_run_is(load: Load) -> None:
+    assert not [key for key in load().identity() if key.startswith("evaluate")]
 
 
 def test_the_recipe_counts_in_the_file_that_init_writes(tmp_path: Path) -> None:

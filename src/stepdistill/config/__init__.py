@@ -1,5 +1,6 @@
 """CONFIG: the YAML file a user writes, as frozen values that are checked when they are made."""
 
+from stepdistill.config.evaluate import EvaluateConfig
 from stepdistill.config.run import (
     DataConfig,
     LimitConfig,
@@ -24,6 +25,7 @@ __all__ = [
     "AnnotateConfig",
     "DataConfig",
     "DemonstrationConfig",
+    "EvaluateConfig",
     "GridConfig",
     "LimitConfig",
     "LimitsConfig",

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from stepdistill.config.evaluate import EvaluateConfig
 from stepdistill.config.strict import Model, check, flatten, parse_yaml, read_yaml
 from stepdistill.config.teacher import AnnotateConfig, TeacherConfig
 from stepdistill.config.train import TrainConfig
@@ -18,6 +19,9 @@ from stepdistill.files import digest
 FREE = (
     "out",
     "data.root",
+    "evaluate.explain",
+    "evaluate.probabilities",
+    "evaluate.slices",
     "train.gradient_checkpointing",
     "train.max_input_tokens",
     "train.max_target_tokens",
@@ -26,7 +30,8 @@ FREE = (
     "train.save_every",
     "train.workers",
 )
-"""Keys that can be changed in a run folder: where things lie, what is refused, how much fits in memory."""
+"""Keys that can be changed in a run folder: where things lie, what is refused, how much fits in
+memory, how finished predictions are looked at."""
 FREE_OF_TEACHER = ("base_url", "key_variable", "key_header", "limits", "price", "batch_size")
 """Keys of a teacher that change no answer: the way to it, its pace and price."""
 FREE_OF_ANNOTATE = ("annotate.ledger", "annotate.max_cost_usd")
@@ -96,6 +101,7 @@ class RunConfig(Model):
     student: StudentConfig
     methods: tuple[str, ...] = Field(("finetune", "distill", "step-by-step"), min_length=1, strict=False)
     train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     seed: int = Field(0, ge=0, lt=2**31)
     out: str = Field(min_length=1)
 
