@@ -26,6 +26,8 @@ TEACHER = "teacher"
 """Name of the teacher among the predictors."""
 ORDER = (TEACHER, *ARMS)
 """Predictors in the order of their lines in the run's files."""
+TRIAL_FILES = ("trial.yaml", "outcome.json", "log.txt")
+"""What stands in a trial's folder before its run begins."""
 _TRAINING = ("student.", "train.", "(weights")
 """Keys on which the teacher's answers do not depend."""
 _READING = ("annotate.", "(task file)")
@@ -118,7 +120,7 @@ class RunFolder:
             for torn in self.path.glob(".*.tmp"):
                 torn.unlink()
             self._compare(json.loads(read_text(mark)), wanted, anew)
-        elif any(not p.name.startswith(".") for p in self.path.glob("*")):
+        elif any(not p.name.startswith(".") and p.name not in TRIAL_FILES for p in self.path.glob("*")):
             raise RunFolderError(f"{self.path}: the folder holds files and no run; choose another `out`")
         # The mark first: a folder with files and no mark is taken for somebody else's.
         write_json(mark, wanted)
