@@ -1,0 +1,147 @@
+"""What a test set can show, before a cent is spent: power of the exact McNemar test."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+MOST = 1_000_000
+"""The most examples that are looked for."""
+
+
+def mcnemar_power(
+    n: int, only_first: float, only_second: float, alpha: float = 0.05, two_sided: bool = True
+) -> float:
+    """Probability that McNemar's exact test of n examples shows the difference.
+
+    Args:
+        n: number of test examples.
+        only_first, only_second: shares of examples that only one of the two gets right.
+        alpha: level of the test.
+        two_sided: else the test that the second is better.
+
+    Summed over the number of examples on which exactly one is right (binomial of n) and, given it, over
+    those the second wins. Unconditional and exact; nothing is approximated.
+
+    Raises:
+        ValueError: shares that do not exist.
+
+    >>> round(mcnemar_power(50, 0.08, 0.32, two_sided=False), 4)
+    0.8394
+    """
+    from scipy.special import bdtr
+
+    both = only_first + only_second
+    if n < 1 or min(only_first, only_second) < 0 or both > 1 or not 0 < alpha < 1:
+        raise ValueError(f"no test of {n} examples, shares {only_first} and {only_second}, alpha {alpha}")
+    if both == 0:
+        return 0.0
+    number, weight = _number(n, both)
+    # The most wins of the loser with which the test still rejects.
+    most = _critical(number, alpha / 2 if two_sided else alpha)
+    shown = np.where(most >= 0, bdtr(np.maximum(most, 0), number, only_first / both), 0.0)
+    if two_sided:
+        shown += np.where(most >= 0, bdtr(np.maximum(most, 0), number, only_second / both), 0.0)
+    return float((weight * shown).sum())
+
+
+def smallest_difference(n: int, disagreement: float, power: float = 0.8, alpha: float = 0.05) -> float | None:
+    """The smallest difference of accuracies, as a share, that n test examples show with this power.
+
+    Args:
+        disagreement: share of the examples on which exactly one of the two is right.
+
+    None where even the largest possible difference, which is the disagreement, would not be shown.
+
+    Raises:
+        ValueError: values that do not exist.
+    """
+    _check(power, alpha, disagreement)
+
+    def shown(gap: float) -> bool:
+        return mcnemar_power(n, (disagreement - gap) / 2, (disagreement + gap) / 2, alpha) >= power
+
+    if not shown(disagreement):
+        return None
+    low, high = 0.0, disagreement
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        low, high = (low, middle) if shown(middle) else (middle, high)
+    return high
+
+
+def needed(difference: float, disagreement: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """The number of test examples with which this difference (a share) is shown with this power.
+
+    The power of an exact test goes up and down a little from one n to the next; at this n it is reached,
+    and the one below misses it. None where it would take more than a million.
+
+    Raises:
+        ValueError: values that do not exist, or a difference of 0 or above the disagreement.
+    """
+    _check(power, alpha, disagreement)
+    if not 0 < difference <= disagreement:
+        raise ValueError(f"a difference of {difference} with a disagreement of {disagreement} does not exist")
+
+    def shown(n: int) -> bool:
+        return (
+            mcnemar_power(n, (disagreement - difference) / 2, (disagreement + difference) / 2, alpha) >= power
+        )
+
+    high = 8
+    while not shown(high):
+        high *= 2
+        if high > MOST:
+            return None
+    low = high // 2 if high > 8 else 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shown(middle) else (middle, high)
+    return high
+
+
+def counted(n: int, seeds: int, shared: float = 0.5) -> int:
+    """For how many examples of one seed the mean over `seeds` on the same n examples counts.
+
+    Args:
+        shared: share of the variance that is the examples' own, the same under every seed: 1 and more seeds
+            do not help, 0 and they are as good as more examples.
+
+    >>> counted(200, 3)
+    300
+    """
+    if not 0 <= shared <= 1 or seeds < 1:
+        raise ValueError(f"{seeds} seeds and a shared part of {shared} do not exist")
+    return math.floor(n / (shared + (1 - shared) / seeds) + 1e-9)
+
+
+def _number(n: int, share: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Likely numbers of examples on which one is right, all but 1e-15, and their probabilities."""
+    from scipy.special import gammaln, xlog1py, xlogy
+
+    reach = 9 * math.sqrt(n * share * (1 - share)) + 40
+    k = np.arange(
+        max(0, math.floor(n * share - reach)), min(n, math.ceil(n * share + reach)) + 1, dtype=float
+    )
+    logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, share) + xlog1py(n - k, -share)
+    return k, np.exp(logs)
+
+
+def _critical(number: npt.NDArray[np.float64], tail: float) -> npt.NDArray[np.float64]:
+    """The largest k with P(fair coin gives at most k heads of `number`) <= tail; -1 where there is none."""
+    from scipy.special import bdtr, ndtri
+
+    k = np.floor(number / 2 + ndtri(tail) * np.sqrt(number) / 2) + 2
+    k = np.minimum(k, number)
+    while True:
+        over = (k >= 0) & (bdtr(np.maximum(k, 0), number, 0.5) > tail)
+        if not over.any():
+            return np.asarray(np.maximum(k, -1))
+        k = np.where(over, k - 1, k)
+
+
+def _check(power: float, alpha: float, disagreement: float) -> None:
+    if not (0 < power < 1 and 0 < alpha < 1 and 0 < disagreement <= 1):
+        raise ValueError(f"power {power}, alpha {alpha}, disagreement {disagreement}: shares between 0 and 1")
