@@ -22,8 +22,11 @@ from stepdistill.files import lock, read_text, write_json, write_text
 from stepdistill.records import Watcher, unwatched
 from stepdistill.study.folder import TRIAL_FILES
 from stepdistill.study.grid import Trial
+from stepdistill.study.validation import has_validation, measure_validation
 
 FILE, OUTCOME, LOG = TRIAL_FILES
+Measured = Literal["test", "validation"]
+"""Where a trial's student is measured: on validation alone while recipes are being chosen."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
@@ -45,6 +48,7 @@ class TrialOutcome:
         traceback: of the failure; None where it is done, or the process was killed.
         exit: what `stepdistill trial` exits with; of a killed process the negative signal.
         cost_usd: what the teacher's answers on the training examples cost; None where unknown.
+        measured: "test", or "validation" where test has not been read.
     """
 
     status: Literal["done", "failed"]
@@ -54,10 +58,13 @@ class TrialOutcome:
     traceback: str | None = None
     exit: int = 0
     cost_usd: float | None = None
+    measured: Measured = "test"
 
 
-def write_trial(trial: Trial, keep_students: bool = True) -> None:
+def write_trial(trial: Trial, keep_students: bool = True, measure: Measured = "test") -> None:
     """Make the trial's folder, or bring its `trial.yaml` up to date; a finished trial is left alone.
+
+    `measure` "validation" stops before test is read; written again with "test", the trial goes on to it.
 
     Raises:
         RunFolderError: the folder is another trial's, or cannot be written.
@@ -74,12 +81,13 @@ def write_trial(trial: Trial, keep_students: bool = True) -> None:
         "arm": trial.arm,
         "axes": dict(trial.axes),
         "keep_students": keep_students,
+        "measure": measure,
         # Paths of a run file start from where the command is called.
         "base": os.getcwd(),
         "run": trial.config.plain(),
     }
     text = yaml.safe_dump(values, sort_keys=False)
-    if text != before and not is_done(folder):
+    if text != before and not is_done(folder, measure):
         write_text(path, text)
 
 
@@ -94,15 +102,18 @@ def read_outcome(folder: Path) -> TrialOutcome | None:
         return None
     try:
         values = dict(json.loads(read_text(path)))
+        values.setdefault("measured", "test")
         return TrialOutcome(**{name: values[name] for name in TrialOutcome.__dataclass_fields__})
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: damaged ({error}); delete it, and the trial is looked at again") from None
 
 
-def is_done(folder: Path) -> bool:
-    """Whether the trial in a folder is finished."""
+def is_done(folder: Path, measure: Measured = "test") -> bool:
+    """Whether the trial in a folder is finished: trained, and measured on test, or on validation."""
     outcome = read_outcome(folder)
-    return outcome is not None and outcome.status == "done"
+    if outcome is None or outcome.status != "done":
+        return False
+    return has_validation(folder) if measure == "validation" else outcome.measured == "test"
 
 
 def is_held(folder: Path) -> bool:
@@ -138,10 +149,12 @@ def run_trial(folder: Path, watch: Watcher = unwatched, reopen: bool = False) ->
     if not (folder / FILE).exists():
         raise DataError(f"{folder}: no trial's folder: it has no {FILE}; `stepdistill study FILE` makes them")
     with _held(folder):
-        before = read_outcome(folder)
-        if before is not None and before.status == "done":
+        before, values = read_outcome(folder), read_yaml(folder / FILE)
+        measure: Measured = values.get("measure", "test")
+        if before is not None and is_done(folder, measure):
             return before
-        values = read_yaml(folder / FILE)
+        # Where test has been read before, that stays true whatever is measured now.
+        measured: Measured = "test" if is_done(folder) else measure
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         ended: dict[str, Any] = {"status": "done"}
         try:
@@ -149,8 +162,8 @@ def run_trial(folder: Path, watch: Watcher = unwatched, reopen: bool = False) ->
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a trial is its outcome
             ended = _failure(error)
         seconds = round(time.monotonic() - clock, 1)
-        outcome = TrialOutcome(seconds=seconds, started=started, **ended)
-        if outcome.status == "done" and not values.get("keep_students", True):
+        outcome = TrialOutcome(seconds=seconds, started=started, measured=measured, **ended)
+        if outcome.status == "done" and measured == "test" and not values.get("keep_students", True):
             drop_weights(folder)
         write_json(folder / OUTCOME, asdict(outcome))
         return outcome
@@ -189,7 +202,10 @@ def _run(values: dict[str, Any], folder: Path, watch: Watcher, reopen: bool) -> 
         run.open()
         run.annotate()
         run.train()
-        run.evaluate()
+        if values.get("measure") == "validation":
+            measure_validation(run)
+        else:
+            run.evaluate()
     return None
 
 
