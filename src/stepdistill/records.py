@@ -104,13 +104,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Raw output text and the label read from it; `label` is None where none could be read."""
+    """Raw output text and the label read from it; `label` is None where none could be read.
+
+    `probabilities` has the student's own of each label of a closed set, in the order of the task file; None
+    where they were not measured.
+    """
 
     example_id: str
     text: str
     label: str | None
     reason: str | None = None
     rationale: str | None = None
+    probabilities: tuple[float, ...] | None = None
 
 
 class Predictor(Protocol):
@@ -143,7 +148,8 @@ class RunRecord:
     """One line of `results.jsonl`: what was measured, and all that determines it.
 
     Seconds and memory stand in `timings.json` beside it, so that the same configuration, data and
-    seed give the same file, byte for byte, interrupted or not.
+    seed give the same file, byte for byte, interrupted or not. `reopened` says how often test had been read
+    for this arm and configuration before.
     """
 
     name: str
@@ -165,3 +171,4 @@ class RunRecord:
     rationales: str | None = None
     n_rationales: int | None = None
     n_unlabelled_left_out: int | None = None
+    reopened: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -81,6 +81,33 @@ def test_a_student_of_two_tasks_gives_its_rationale_where_it_is_asked_for(
     found = StudentPredictor(student, TextKind(), LIMITS, explain=True, form="both").predict(EXAMPLES)
     assert voice.asked == [("label", TEXTS, 3, None), ("rationale", TEXTS, 5, None)]
     assert [prediction.rationale for prediction in found] == generate(student, TEXTS, 5, task="rationale")
+
+
+def test_probabilities_stand_beside_the_answer_and_do_not_change_it(student: Student) -> None:
+    for form in ("label", "both"):
+        plain = StudentPredictor(student, KIND, LIMITS, form=form).predict(EXAMPLES)
+        found = StudentPredictor(student, KIND, LIMITS, form=form, labels=("yes", "no")).predict(EXAMPLES)
+        assert [replace(one, probabilities=None) for one in found] == plain
+        assert [sum(one.probabilities or ()) for one in found] == pytest.approx([1.0] * len(EXAMPLES))
+        assert {len(one.probabilities or ()) for one in found} == {2}
+
+
+@pytest.mark.parametrize("form", ["rationale-input", "rationale-first", "label-first"])
+def test_a_label_that_follows_from_more_than_the_text_has_no_probabilities(
+    student: Student, form: str
+) -> None:
+    predictor = StudentPredictor(
+        student, KIND, LIMITS, form=form, labels=("yes", "no"), given=lambda _: "so it is"
+    )
+    assert {one.probabilities for one in predictor.predict(EXAMPLES)} == {None}
+
+
+def test_explanations_are_what_explaining_adds(student: Student) -> None:
+    for form in ("both", "label-first"):
+        predictor = StudentPredictor(student, TextKind(), LIMITS, form=form)
+        explained = replace(predictor, explain=True).predict(EXAMPLES)
+        assert predictor.explanations(EXAMPLES) == [one.rationale for one in explained]
+    assert StudentPredictor(student, KIND, LIMITS).explanations(EXAMPLES) == [None] * len(EXAMPLES)
 
 
 def test_the_rationale_does_not_change_the_label(student: Student) -> None:

@@ -18,6 +18,7 @@ from stepdistill.records import (
 from stepdistill.student.generate import generate
 from stepdistill.student.methods import MARKERS, Form, with_rationale
 from stepdistill.student.model import Student
+from stepdistill.student.scoring import answers_with_probabilities
 from stepdistill.task.answers import AnswerKind
 
 NO_MARKER = f"no {MARKERS['label']} marker"
@@ -34,6 +35,7 @@ class Words:
     answer: str | None
     rationale: str | None = None
     reason: str | None = None
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class StudentPredictor:
         form: what the student writes.
         given: for `rationale-input`: the rationale that goes into an example's input, or None where there is
             none; without this function the student writes it first.
+        labels: a closed set: the probability of each is measured too, where the label is written by itself
+            and from the text alone (forms `label` and `both`).
     """
 
     student: Student
@@ -58,6 +62,7 @@ class StudentPredictor:
     watch: Watcher = unwatched
     form: Form = "label"
     given: Callable[[Example], str | None] | None = None
+    labels: tuple[str, ...] = ()
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Greedy answers, read by the task's answer kind, with the rationales that were written or given."""
@@ -73,10 +78,31 @@ class StudentPredictor:
         if self.form == "label-first":
             stop = None if self.explain else MARKERS["rationale"]
             return [label_first(text, self.explain) for text in self._write("label", texts, stop)]
-        answers = self._write("label", texts)
+        answers = self._answers(texts)
         wanted = self.explain and self.form == "both"
         reasons = self._write("rationale", texts) if wanted else [None] * len(texts)
-        return [Words(text, text, reason) for text, reason in zip(answers, reasons, strict=True)]
+        return [
+            Words(text, text, reason, probabilities=shares)
+            for (text, shares), reason in zip(answers, reasons, strict=True)
+        ]
+
+    def _answers(self, texts: Sequence[str]) -> list[tuple[str, tuple[float, ...] | None]]:
+        if not self.labels or not texts:
+            return [(text, None) for text in self._write("label", texts)]
+        most = self.new_tokens["label"]
+        return list(answers_with_probabilities(self.student, texts, self.labels, most, watch=self.watch))
+
+    def explanations(self, examples: Sequence[Example]) -> list[str | None]:
+        """The rationales that the student writes for these examples, empty ones too; their labels are not read.
+
+        None for an example without one, and all are where the form has none that is extra work.
+        """
+        texts = [example.text for example in examples]
+        if self.form == "both":
+            return list(self._write("rationale", texts))
+        if self.form == "label-first":
+            return [label_first(text).rationale for text in self._write("label", texts)]
+        return [None] * len(texts)
 
     def _with_rationales(self, examples: Sequence[Example]) -> list[Words]:
         reasons: list[str | None]
@@ -98,7 +124,7 @@ class StudentPredictor:
             return Prediction(example.id, words.text, None, words.reason, words.rationale)
         reading = self.kind.read(words.answer, example.options)
         reason = None if reading.label is not None else reading.reason
-        return Prediction(example.id, words.text, reading.label, reason, words.rationale)
+        return Prediction(example.id, words.text, reading.label, reason, words.rationale, words.probabilities)
 
 
 def reason_first(text: str) -> Words:

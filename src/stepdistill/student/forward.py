@@ -85,7 +85,7 @@ def _causal(model: Any, forward: Forward, batch: Batch) -> Tensor:
     call = functools.partial(
         forward,
         input_ids=batch["input_ids"],
-        attention_mask=_mask(batch["segments"], model),
+        attention_mask=branch_mask(batch["segments"], model),
         position_ids=batch["position_ids"],
     )
     return _sums(model, call, batch["labels"], batch["weights"], batch["tasks"])
@@ -93,13 +93,13 @@ def _causal(model: Any, forward: Forward, batch: Batch) -> Tensor:
 
 def _sums(model: Any, call: Forward, labels: Tensor, weights: Tensor, tasks: Tensor) -> Tensor:
     chosen = labels.ne(IGNORED)
-    with _logits_at(model, chosen):
+    with logits_at(model, chosen):
         logits = call(use_cache=False).logits
     return task_sums(logits, labels[chosen], weights[chosen].to(logits.device), tasks[chosen], len(TASKS))
 
 
 @contextlib.contextmanager
-def _logits_at(model: Any, chosen: Tensor) -> Iterator[None]:
+def logits_at(model: Any, chosen: Tensor) -> Iterator[None]:
     """Inside, the output layer works on the chosen positions only: (tokens, vocabulary) come out.
 
     A vocabulary is a hundred times wider than the hidden layer, and most positions have no target.
@@ -112,7 +112,7 @@ def _logits_at(model: Any, chosen: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _mask(segments: Tensor, model: Any) -> Tensor:
+def branch_mask(segments: Tensor, model: Any) -> Tensor:
     """What each position may see: 2-D where rows have one branch, else (rows, 1, width, width)."""
     if int(segments.max()) <= 1:
         return segments.ge(0).long()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from stepdistill.student.limits import placed_tokens
 from stepdistill.student.model import Student
 from stepdistill.student.padding import pad_left, pad_right
 from stepdistill.weights import decoder_start
+
+T = TypeVar("T")
 
 _TAIL = 12
 """Tokens at the end of an answer in which a stop string is looked for."""
@@ -51,29 +53,60 @@ def generate(
     """
     encoder = student.encoder
     sources = [encoder.source(text, task) for text in texts]
-    order = sorted(range(len(texts)), key=lambda i: (len(sources[i]), i))
-    opening, start, longest = encoder.opening(task), 0, max(map(len, sources), default=0)
-    _check_positions(student, longest, len(opening), new_tokens)
-    answers = [""] * len(texts)
+    opening, longest = encoder.opening(task), max(map(len, sources), default=0)
+    check_positions(student, longest, len(opening), new_tokens)
+    return in_batches(
+        student,
+        sources,
+        lambda chosen: write(student, chosen, opening, new_tokens, stop),
+        f"not enough memory to answer one input at a time (the longest has {longest} tokens, and up to "
+        f"{new_tokens} are written); free memory, shorten the texts, or take a smaller student",
+        batch_size,
+        watch,
+    )
+
+
+def in_batches(
+    student: Student,
+    sources: Sequence[list[int]],
+    work: Callable[[list[list[int]]], Sequence[T]],
+    refusal: str,
+    batch_size: int = 32,
+    watch: Watcher = unwatched,
+) -> list[T]:
+    """What `work` gives for each input, in their order; it is given batches of similar length.
+
+    Where memory runs out, the batches are halved from there on.
+
+    Raises:
+        StudentError: with the words `refusal`, where one input at a time needs more memory than there is.
+    """
+    order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), i))
+    found: dict[int, T] = {}
     was_training = student.model.training
     student.model.eval()
     try:
-        while start < len(order):
-            chosen = order[start : start + batch_size]
-            written = _tried(student, [sources[i] for i in chosen], opening, new_tokens, stop)
-            if written is None:
-                batch_size = _halved(len(chosen), longest, new_tokens)
+        while len(found) < len(order):
+            chosen = order[len(found) : len(found) + batch_size]
+            made = _tried(work, [sources[i] for i in chosen])
+            if made is None and len(chosen) == 1:
+                raise StudentError(refusal)
+            if made is None:
+                batch_size = len(chosen) // 2
                 continue
-            for i, words in zip(chosen, written, strict=True):
-                answers[i] = words
-            start += len(chosen)
-            watch("predict", start, len(order))
+            found.update(zip(chosen, made, strict=True))
+            watch("predict", len(found), len(order))
     finally:
         student.model.train(was_training)
-    return answers
+    return [found[i] for i in range(len(sources))]
 
 
-def _check_positions(student: Student, source: int, opening: int, new_tokens: int) -> None:
+def check_positions(student: Student, source: int, opening: int, new_tokens: int) -> None:
+    """Refuse inputs of up to `source` tokens that leave the model no place for `new_tokens`.
+
+    Raises:
+        StudentError: it has too few positions.
+    """
     # Learned positions end in an IndexError somewhere inside the model.
     positions = getattr(student.model.config, "max_position_embeddings", None)
     needed = placed_tokens(student.family, source, opening, new_tokens) if source else 0
@@ -84,12 +117,10 @@ def _check_positions(student: Student, source: int, opening: int, new_tokens: in
         )
 
 
-def _tried(
-    student: Student, sources: list[list[int]], opening: list[int], new_tokens: int, stop: str | None
-) -> list[str] | None:
-    """As `_batch`; None where memory ran out."""
+def _tried(work: Callable[[list[list[int]]], Sequence[T]], sources: list[list[int]]) -> Sequence[T] | None:
+    """What the work gives; None where memory ran out."""
     try:
-        return _batch(student, sources, opening, new_tokens, stop)
+        return work(sources)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -98,36 +129,38 @@ def _tried(
     return None
 
 
-def _halved(rows: int, longest: int, new_tokens: int) -> int:
-    """How many rows to try after so many did not fit into memory."""
-    if rows > 1:
-        return rows // 2
-    raise StudentError(
-        f"not enough memory to answer one input at a time (the longest has {longest} tokens, and up to "
-        f"{new_tokens} are written); free memory, shorten the texts, or take a smaller student"
-    )
-
-
-def _batch(
-    student: Student, sources: list[list[int]], opening: list[int], new_tokens: int, stop: str | None
+def write(
+    student: Student,
+    sources: Sequence[list[int]],
+    opening: list[int],
+    new_tokens: int,
+    stop: str | None = None,
+    read: Any = None,
 ) -> list[str]:
+    """The answers to one batch of encoded inputs.
+
+    `read` is what an encoder has made of them, right-padded, where somebody else has need of it too.
+    """
     tokenizer, model = student.tokenizer, student.model
     pad = int(tokenizer.pad_token_id)
     if student.family == "causal":
         prompts = [[*source, *opening] for source in sources]
         given = {"input_ids": pad_left(prompts, pad)}
         given["attention_mask"] = pad_left([[1] * len(prompt) for prompt in prompts], 0)
-        read = given["input_ids"].shape[1]
+        begin = given["input_ids"].shape[1]
     else:
         given = {"input_ids": pad_right(sources, pad)}
         given["attention_mask"] = pad_right([[1] * len(source) for source in sources], 0)
-        read = len(opening) + 1
+        begin = len(opening) + 1
+        if read is not None:
+            del given["input_ids"]
         if opening:
             given["decoder_input_ids"] = torch.tensor([[decoder_start(model), *opening]] * len(sources))
     given = {name: tensor.to(model.device) for name, tensor in given.items()}
-    stops = [Stop(tokenizer, stop, read)] if stop else None
-    written = model.generate(**given, max_new_tokens=new_tokens, stopping_criteria=stops)
-    texts = tokenizer.batch_decode(written[:, read:], skip_special_tokens=True)
+    stops = [Stop(tokenizer, stop, begin)] if stop else None
+    encoded = {} if read is None else {"encoder_outputs": read}
+    written = model.generate(**given, **encoded, max_new_tokens=new_tokens, stopping_criteria=stops)
+    texts = tokenizer.batch_decode(written[:, begin:], skip_special_tokens=True)
     return [text.strip() for text in texts]
 
 
