@@ -40,14 +40,17 @@ class GridConfig(Model):
 class MinimumConfig(Model):
     """What `study --minimum` looks for: the least with which `method` reaches `target`.
 
-    `target` is "teacher", or a method, trained on all the data. Reached means: with this confidence its
-    accuracy is at most `margin` (a share, 0.01 is one point) below the target's.
+    `target` is "teacher", or a method, trained on all the data, by the grid's largest student. Reached
+    means: with this confidence its accuracy is at most `margin` (a share, 0.01 is one point) below the
+    target's. `on` validation chooses the recipe, and test is read once, for the chosen one; `on` test has
+    every look at test, and the confidence is split over all of them.
     """
 
     method: str = "step-by-step"
     target: str = "teacher"
     confidence: float = Field(0.95, gt=0.5, lt=1)
     margin: float = Field(0.0, ge=0, lt=1)
+    on: Literal["validation", "test"] = "validation"
 
 
 class StudyConfig(Model):
