@@ -39,11 +39,12 @@ def mcnemar_power(
     if both == 0:
         return 0.0
     number, weight = _number(n, both)
+    count = number.astype(np.int64)
     # The most wins of the loser with which the test still rejects.
     most = _critical(number, alpha / 2 if two_sided else alpha)
-    shown = np.where(most >= 0, bdtr(np.maximum(most, 0), number, only_first / both), 0.0)
+    shown = np.where(most >= 0, bdtr(np.maximum(most, 0), count, only_first / both), 0.0)
     if two_sided:
-        shown += np.where(most >= 0, bdtr(np.maximum(most, 0), number, only_second / both), 0.0)
+        shown += np.where(most >= 0, bdtr(np.maximum(most, 0), count, only_second / both), 0.0)
     return float((weight * shown).sum())
 
 
@@ -134,9 +135,9 @@ def _critical(number: npt.NDArray[np.float64], tail: float) -> npt.NDArray[np.fl
     from scipy.special import bdtr, ndtri
 
     k = np.floor(number / 2 + ndtri(tail) * np.sqrt(number) / 2) + 2
-    k = np.minimum(k, number)
+    k, count = np.minimum(k, number), number.astype(np.int64)
     while True:
-        over = (k >= 0) & (bdtr(np.maximum(k, 0), number, 0.5) > tail)
+        over = (k >= 0) & (bdtr(np.maximum(k, 0), count, 0.5) > tail)
         if not over.any():
             return np.asarray(np.maximum(k, -1))
         k = np.where(over, k - 1, k)

@@ -1,0 +1,85 @@
+"""Cells of a study's grid, and which cells of two methods belong together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from stepdistill.errors import DataError
+from stepdistill.study.folder import TEACHER
+from stepdistill.study.results import ResultRow
+
+Cell = dict[int | None, ResultRow]
+"""Rows that differ in their seed alone, by seed."""
+
+
+def pairs_of(rows: Sequence[ResultRow], method: str, against: str) -> list[tuple[Cell, Cell]]:
+    """Cells of `against` and of `method` that are to be compared; see `comparisons.compare_rows`.
+
+    Raises:
+        DataError: two rows stand in the same place.
+    """
+    seconds, firsts = cells_of(rows, method), cells_of(rows, against)
+    parted = {
+        axis: {getattr(any_row(cell), axis) for cell in seconds}
+        & {getattr(any_row(cell), axis) for cell in firsts}
+        for axis in ("labels", "rationales")
+    }
+    return [
+        (first, second)
+        for second in seconds
+        for first in firsts
+        if _alike(any_row(first), any_row(second), parted)
+    ]
+
+
+def cells_of(rows: Sequence[ResultRow], name: str) -> list[Cell]:
+    """The cells of one method, in the rows' order, seeds ascending.
+
+    Raises:
+        DataError: two rows stand in the same place.
+    """
+    cells: dict[tuple[object, ...], Cell] = defaultdict(dict)
+    for row in rows:
+        if row.name != name or row.name == TEACHER:
+            continue
+        key = (
+            row.task,
+            row.student,
+            row.fraction,
+            row.labels,
+            row.rationales,
+            row.lambda_,
+            needed_teacher(row),
+        )
+        other = cells[key].setdefault(row.seed, row)
+        if other is not row:
+            raise DataError(
+                f"{name}: the results of {other.trial} and {row.trial} stand in the same place of the grid; "
+                "they differ in keys that are no axis of it, so compare them in studies of their own"
+            )
+    return [dict(sorted(cell.items(), key=lambda item: item[0] or 0)) for cell in cells.values()]
+
+
+def any_row(cell: Cell) -> ResultRow:
+    """A row of the cell: all but seed and scores stand in every one."""
+    return next(iter(cell.values()))
+
+
+def needed_teacher(row: ResultRow) -> str:
+    """The teacher that a row learned from, "" where it needed none."""
+    # An arm that asks no teacher is the same whichever teacher the other arms of its grid asked.
+    asked = row.labels != "gold" or row.rationales in ("teacher", "shuffled", "filler")
+    return row.teacher if asked else ""
+
+
+def _alike(first: ResultRow, second: ResultRow, parted: dict[str, set[str | None]]) -> bool:
+    """Whether two cells are to be compared."""
+    if (first.task, first.student, first.fraction) != (second.task, second.student, second.fraction):
+        return False
+    if needed_teacher(first) and needed_teacher(second) and first.teacher != second.teacher:
+        return False
+    if None not in (first.lambda_, second.lambda_) and first.lambda_ != second.lambda_:
+        return False
+    pairs = ((shared, getattr(first, axis), getattr(second, axis)) for axis, shared in parted.items())
+    return all(not shared or a == b or None in (a, b) for shared, a, b in pairs)
