@@ -1,0 +1,1 @@
+"""The paper: its studies as files, its numbers, and ours judged beside them."""
