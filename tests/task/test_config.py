@@ -51,7 +51,7 @@ def message_of(load: Load, *overrides: str, text: str | bytes = SMALL) -> str:
         ("train: {epoch: 3}", ["'train.epoch'", "did you mean 'epochs'", "batch_size"]),
         ("train: {lambda_: 1.0}", ["'train.lambda_'", "did you mean 'lambda'"]),
         ("data: {limit: {trian: 3}}", ["'data.limit.trian'", "did you mean 'train'"]),
-        ("zzz: 1", ["unknown key 'zzz'", "Allowed: annotate, data, evaluate, methods, out, seed, student, task"]),
+        ("zzz: 1", ["unknown key 'zzz'", "Allowed: annotate, data, evaluate, methods, out, seed, student"]),
         ("teacher: {completions: {tran: a}}", ["teacher.completions", "'tran'", "did you mean 'train'"]),
         ("1: 2", ["1: Keys should be strings"]),
         ("train: {epochs: many}", ["train.epochs", "integer", "'many'"]),

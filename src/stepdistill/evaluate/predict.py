@@ -93,7 +93,7 @@ class StudentPredictor:
         return list(answers_with_probabilities(self.student, texts, self.labels, most, watch=self.watch))
 
     def explanations(self, examples: Sequence[Example]) -> list[str | None]:
-        """The rationales that the student writes for these examples, empty ones too; their labels are not read.
+        """The rationales that the student writes for these examples, whatever its labels are.
 
         None for an example without one, and all are where the form has none that is extra work.
         """

@@ -132,7 +132,7 @@ def stream_examples(
         DataError: a missing file or column, a doubled id, a label that is not one, an empty input.
     """
     spec = task.spec.data
-    source = _choose_source(task, data)
+    source = choose_place(task, data)
     # The validation split is cut from another one, which is then read for its sake alone.
     cut_from = [spec.validation.from_] if spec.validation and "validation" in only else []
     read = {*only, *cut_from}
@@ -164,7 +164,7 @@ def load_examples(
 
 
 @dataclass(frozen=True)
-class _Source:
+class Place:
     """One of the three places where a task's rows can come from."""
 
     task: Task
@@ -174,15 +174,13 @@ class _Source:
 
     def check(self, split: Split) -> Examples:
         """The examples of a split, checked. Rows may lack the label's column, but not all of them."""
-        source, lacking, has = self._open(split), "", False
+        source, lacking, has = self.open(split), "", False
 
         def make(row: Row, index: int) -> Example:
             nonlocal lacking, has
             if self._label(row) is None:
-                lacking = (
-                    lacking
-                    or f"row {index + 1}: no column '{self._label_name}'; the row has: {', '.join(row)}"
-                )
+                here = f"row {index + 1}: no column '{self._label_name}'; the row has: {', '.join(row)}"
+                lacking = lacking or here
             else:
                 has = True
             return self._example(row, index, split)
@@ -206,7 +204,8 @@ class _Source:
         except KeyError:
             return None
 
-    def _open(self, split: Split) -> Source:
+    def open(self, split: Split) -> Source:
+        """The rows of a split, unread."""
         spec = self.task.spec.data
         if self.root is not None:
             path = find_file(self.root, self.task.spec.name, self.splits[split])
@@ -220,7 +219,7 @@ class _Source:
         return Source(spec.generator.name, lambda: made)
 
     def _example(self, row: Row, index: int, split: Split) -> Example:
-        spec, hub = self.task.spec, self.task.spec.data.hub if self.hub else None
+        hub = self.task.spec.data.hub if self.hub else None
         options = self.task.options(row, hub.options if hub else None)
         shown = {**row, "options": show_options(options)} if options else row
         text = self.task.render(shown, hub.input if hub else None)
@@ -228,9 +227,12 @@ class _Source:
             raise ValueError("the input text is empty")
         (value,) = self._label(row) or (None,)
         label = None if value is None or value == "" else self.task.kind.gold(value, options)
-        has_id = spec.id is not None and (spec.id in row or not self.hub)
-        id_ = str(column(row, str(spec.id))) if has_id else f"{split}-{index}"
-        return Example(id_, text, label, options, self._rationale(row))
+        return Example(self.id_of(row, index, split), text, label, options, self._rationale(row))
+
+    def id_of(self, row: Row, index: int, split: Split) -> str:
+        """The id of a row: its own, or its number where rows have none."""
+        name = self.task.spec.id
+        return str(column(row, name)) if name and (name in row or not self.hub) else f"{split}-{index}"
 
     def _rationale(self, row: Row) -> str | None:
         """A person's reasons, from the column that the task names; rows may lack it."""
@@ -260,15 +262,16 @@ def data_root(task: Task, data: DataConfig) -> Path | None:
     return task.folder
 
 
-def _choose_source(task: Task, data: DataConfig) -> _Source:
+def choose_place(task: Task, data: DataConfig) -> Place:
+    """Where the rows of a task come from: generator, files or hub; raises DataError where there is none."""
     spec = task.spec.data
     if spec.generator is not None:
-        return _Source(task, {name: name for name in spec.generator.sizes})
+        return Place(task, {name: name for name in spec.generator.sizes})
     root = data_root(task, data)
     if data.source != "hub" and spec.files and root is not None:
-        return _Source(task, spec.files, root=root)
+        return Place(task, spec.files, root=root)
     if data.source != "files" and spec.hub is not None:
-        return _Source(task, spec.hub.splits, hub=True)
+        return Place(task, spec.hub.splits, hub=True)
     if data.source == "hub":
         raise DataError(f"{task.spec.name}: data.source is 'hub' and the task file names no data.hub")
     needed = ", ".join(spec.files.values()) or "its files"
@@ -290,8 +293,7 @@ def _check_demonstrations(task: Task, path: Path) -> None:
             task.render(spec.row)
             task.kind.gold(spec.label, task.options(spec.row))
         except KeyError as error:
-            raise ConfigError(
-                f"{path}: demonstration {number} has no column '{error.args[0]}' in its row"
-            ) from None
+            missing = f"no column '{error.args[0]}' in its row"
+            raise ConfigError(f"{path}: demonstration {number} has {missing}") from None
         except ValueError as error:
             raise ConfigError(f"{path}: demonstration {number}: {error}") from None
