@@ -29,6 +29,7 @@ _ANSWER, _RATIONALE = 4, 60
 _SHARE = 0.4
 """What training reaches of the speed of a bare product of matrices."""
 _NAMED = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([MB])(?![A-Za-z0-9])", re.IGNORECASE)
+_UNKNOWN = 100_000_000
 _T5 = {"small": 77e6, "base": 248e6, "large": 783e6, "xl": 2.85e9, "xxl": 11.1e9}
 _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
@@ -91,7 +92,7 @@ class _Sizes:
 def work(trials: Iterable[Trial]) -> dict[str, float]:
     """Floating-point operations of each trial, by name, roughly: 6 for each weight and token trained on.
 
-    Reads the data of each task once. A student of unknown size counts as one of a hundred million weights.
+    Reads the data of each task once. A student of unknown size counts as one of `_UNKNOWN` weights.
     """
     known: dict[str, _Sizes] = {}
     found: dict[str, float] = {}
@@ -102,9 +103,16 @@ def work(trials: Iterable[Trial]) -> dict[str, float]:
             streams = stream_examples(load_task(trial.config.task), data)
             mean = fmean(len(example.text) for example in streams["train"])
             known[place] = _Sizes({split: len(rows) for split, rows in streams.items()}, mean)
-        weights = parameters(trial.config.student) or 100_000_000
-        found[trial.name] = 6 * weights * _tokens(trial.config, known[place])
+        found[trial.name] = 6 * _passed(trial.config.student) * _tokens(trial.config, known[place])
     return found
+
+
+def _passed(student: StudentConfig) -> float:
+    """Weights that a token meets on its way: of an encoder-decoder either half, and no embeddings."""
+    known = parameters(student) or _UNKNOWN
+    if student.model == SCRATCH:
+        return (known - student.scratch.vocabulary * student.scratch.d_model) / 2
+    return known / 2 if "t5" in student.model.lower() else known
 
 
 def _tokens(config: RunConfig, sizes: _Sizes) -> float:
@@ -145,13 +153,17 @@ class Clock:
             return self.work[trial.name] * sum(self.seconds.values()) / done
         return self.work[trial.name] / speed + FIXED_SECONDS if speed else None
 
-    def left(self, trials: Sequence[Trial], jobs: int, speed: float | None = None) -> float | None:
-        """Seconds until these trials are done, `jobs` at a time."""
-        each = [self.expect(trial, speed) for trial in trials]
-        known = [seconds for seconds in each if seconds is not None]
-        if len(known) < len(each):
-            return None
-        return max(sum(known) / min(jobs, max(1, len(known))), max(known, default=0.0))
+    def left(
+        self, trials: Sequence[Trial], jobs: int, spent: Mapping[str, float], speed: float | None = None
+    ) -> float | None:
+        """Seconds until these trials are done, `jobs` at a time; `spent` of some, by name, are over."""
+        each = []
+        for trial in trials:
+            seconds = self.expect(trial, speed)
+            if seconds is None:
+                return None
+            each.append(max(0.0, seconds - spent.get(trial.name, 0.0)))
+        return max(sum(each) / min(jobs, max(1, len(each))), max(each, default=0.0))
 
 
 def machine_speed(threads: int) -> float | None:

@@ -113,7 +113,9 @@ def _forked(folder: Path, reopen: bool) -> int:
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        code = run_trial(folder, _Lines(), reopen).exit
+        outcome = run_trial(folder, _Lines(), reopen)
+        code = outcome.exit
+        print(outcome.traceback or "done", flush=True)
     except _TerminatedError:
         code = TERMINATED
     except StepdistillError as error:
