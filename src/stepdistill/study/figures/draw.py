@@ -9,7 +9,15 @@ from pathlib import Path
 
 from stepdistill.errors import DataError
 from stepdistill.files import writing
-from stepdistill.study.figures.figure import Drawn, Figure, Metrics, NotDrawn
+from stepdistill.study.figures.accuracy import by_data, by_size
+from stepdistill.study.figures.bubbles import bubbles
+from stepdistill.study.figures.confusion import confusion
+from stepdistill.study.figures.cost import cost
+from stepdistill.study.figures.figure import Drawn, Figure, Metrics, UndrawnError
+from stepdistill.study.figures.forest import differences
+from stepdistill.study.figures.learning import learning
+from stepdistill.study.figures.methods import by_method
+from stepdistill.study.figures.reliability import reliability
 from stepdistill.study.figures.write import write
 from stepdistill.study.results import ResultRow
 
@@ -52,14 +60,24 @@ def draw_all(
     for kind in kinds:
         try:
             drawn += [write(figure, folder) for figure in kind.draw()]
-        except NotDrawn as reason:
+        except UndrawnError as reason:
             drawn.append(Drawn(kind.name, kind.title, "", "", None, None, str(reason)))
     _sweep(folder, [kind.name for kind in kinds], drawn)
     return drawn
 
 
 def _kinds(rows: Sequence[ResultRow], metrics: Metrics, method: str, against: str) -> list[Kind]:
-    return []
+    return [
+        Kind("accuracy", "Accuracy of every method", lambda: by_method(rows)),
+        Kind("difference", f"{method} against {against}, paired", lambda: differences(rows, method, against)),
+        Kind("accuracy-data", "Accuracy against training data", lambda: by_data(rows)),
+        Kind("learning-curve", "Learning curve", lambda: learning(rows, method, against)),
+        Kind("accuracy-size", "Accuracy against student size", lambda: by_size(rows)),
+        Kind("minimum", "Least data and smallest student", lambda: bubbles(rows)),
+        Kind("cost", "Accuracy against cost", lambda: cost(rows)),
+        Kind("reliability", "Reliability diagram", lambda: reliability(rows, metrics, method, against)),
+        Kind("confusion", "Confusion matrix", lambda: confusion(rows, metrics, method, against)),
+    ]
 
 
 def _sweep(folder: Path, names: Iterable[str], drawn: Iterable[Drawn]) -> None:

@@ -13,7 +13,7 @@ Metrics = Mapping[str, Sequence[Mapping[str, Any]]]
 """Rows of each trial's `metrics.jsonl`, by the trial's name as in `ResultRow.trial`."""
 
 
-class NotDrawn(DataError):
+class UndrawnError(DataError):
     """The rows hold nothing that this figure could show; the message is the reason, for readers."""
 
 

@@ -19,6 +19,7 @@ class Series:
     """What is compared: an arm with its labels, rationales, weight and teacher, over all else.
 
     Two are equal where these are; `label`, its name in legends, says of them what varies in the study.
+    `twin` counts those that differ in something else of their configuration.
     """
 
     name: str
@@ -26,7 +27,8 @@ class Series:
     rationales: str
     weight: str
     teacher: str
-    label: str = field(compare=False)
+    twin: int = 0
+    label: str = field(default="", compare=False)
 
     @property
     def method(self) -> str:

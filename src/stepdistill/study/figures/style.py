@@ -125,10 +125,10 @@ class Look:
 
 
 def looks(series: Iterable[Series]) -> Mapping[Series, Look]:
-    """The look of every series; a method's first is filled."""
+    """The look of every series, each given once or more often; a method's first is filled."""
     found: dict[Series, Look] = {}
     counts: dict[str, int] = {}
-    for one in series:
+    for one in dict.fromkeys(series):
         colour, marker, line = _METHODS.get(one.method, _OTHER)
         place = counts.get(one.method, 0)
         counts[one.method] = place + 1
