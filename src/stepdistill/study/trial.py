@@ -20,6 +20,7 @@ from stepdistill.config import RunConfig, check, read_yaml
 from stepdistill.errors import DataError, RunFolderError, StepdistillError
 from stepdistill.files import lock, read_text, write_json, write_text
 from stepdistill.records import Watcher, unwatched
+from stepdistill.study.bill import cost_usd
 from stepdistill.study.folder import TRIAL_FILES
 from stepdistill.study.grid import Trial
 from stepdistill.study.validation import has_validation, measure_validation
@@ -155,6 +156,8 @@ def run_trial(folder: Path, watch: Watcher = unwatched, reopen: bool = False) ->
             return before
         # Where test has been read before, that stays true whatever is measured now.
         measured: Measured = "test" if is_done(folder) else measure
+        if before is not None and before.status == "failed":
+            (folder / OUTCOME).unlink()  # interrupted from here on, the trial has no outcome
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         ended: dict[str, Any] = {"status": "done"}
         try:
@@ -206,7 +209,7 @@ def _run(values: dict[str, Any], folder: Path, watch: Watcher, reopen: bool) -> 
             measure_validation(run)
         else:
             run.evaluate()
-    return None
+        return cost_usd(run)
 
 
 @contextlib.contextmanager
