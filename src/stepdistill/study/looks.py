@@ -1,4 +1,4 @@
-"""Looking for the least data that is enough: looks at one recipe, seed by seed, and bisection over fractions."""
+"""The search for the least data that is enough: looks seed by seed, and bisection over fractions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Rule:
     Args:
         margin: how far below the target is still as good, as a share.
         confidence: of the two-sided interval of each single look.
-        alone: whether one seed can show that the target is reached: only where nobody asked for more.
+        alone: whether nobody asked for more than one seed. Else one seed cannot show that the target is
+            reached, and what is abandoned after it must lie below twice the interval: it does not know
+            how far seeds differ.
     """
 
     margin: float
@@ -51,9 +53,11 @@ class Rule:
 
     def decide(self, look: Look) -> Decision:
         """What one look says."""
-        if look.low >= -self.margin and (look.seeds > 1 or self.alone):
+        first = look.seeds == 1 and not self.alone
+        if look.low >= -self.margin and not first:
             return "reached"
-        return "abandoned" if look.high < -self.margin else "undecided"
+        highest = look.high + (look.high - look.value) * first
+        return "abandoned" if highest < -self.margin else "undecided"
 
 
 def split(confidence: float, looks: int) -> float:
@@ -94,7 +98,10 @@ def look(method: Sequence[str], target: Sequence[str], confidence: float) -> Loo
     """
     from scipy.special import ndtri, stdtrit
 
-    table = _right(method) - _right(target)
+    mine, theirs = _right(method), _right(target)
+    if mine.shape != theirs.shape:
+        raise ValueError(f"{mine.shape} and {theirs.shape} seeds x examples cannot be compared in pairs")
+    table = mine - theirs
     n, tail = table.shape[1], (1 + confidence) / 2
     found, z = variance(table), float(ndtri(tail))
     spread = math.sqrt(found.total + z * z / 2 / n**2)
