@@ -78,7 +78,13 @@ class Judged:
         begin = f"{self.task}, {self.what}: {_reported(self)}"
         if self.ours is None:
             return f"{begin}; not judged: {self.why_not}"
-        return f"{begin}; {_measured(self, self.ours)}{_verdict(self, self.ours)}"
+        verdict = self.verdict
+        return f"{begin}; {_measured(self, self.ours)}{': ' if verdict else ''}{verdict}"
+
+    @property
+    def verdict(self) -> str:
+        """What is to be said of the two, in a few words; "" where the numbers say it."""
+        return self.why_not if self.ours is None else _verdict(self, self.ours)
 
 
 def _reported(judged: Judged) -> str:
@@ -113,13 +119,14 @@ def _measured(judged: Judged, ours: Measured) -> str:
 
 def _verdict(judged: Judged, ours: Measured) -> str:
     if judged.kind == "share":
-        return ""
+        return "" if ours.same_student else "another student"
     parts = []
     if judged.kind == "difference":
         parts.append("the same direction" if judged.same_sign else "not the same direction")
         parts.append("ours beyond chance" if judged.shown else "ours not beyond chance")
     if not ours.same_student:
-        parts.append("another student, so only the direction compares")
+        alike = "only the direction compares" if judged.kind == "difference" else "the numbers do not compare"
+        parts.append(f"another student, so {alike}")
     elif judged.published_inside and judged.ours_inside:
         parts.append("each lies in the other's interval")
     elif judged.published_inside or judged.ours_inside:
@@ -129,7 +136,7 @@ def _verdict(judged: Judged, ours: Measured) -> str:
         parts.append(f"{one} lies in {other} interval, and not the other way round")
     else:
         parts.append("neither lies in the other's interval")
-    return ": " + ", ".join(parts)
+    return ", ".join(parts)
 
 
 def _number(share: float, signed: bool) -> str:

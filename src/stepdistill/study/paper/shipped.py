@@ -96,14 +96,15 @@ def deviations(study: StudyConfig) -> str:
     students = [called(one.model) if one.model != "scratch:" else _sizes(one) for one in students_of(study)]
     if other := [str(name) for name in students if not str(name).startswith("t5-v1_1")]:
         parts.append(f"students {', '.join(other)} (T5 v1.1)")
-    amounts = {"steps": f"{train.epochs} epochs" if train.steps is None else f"{train.steps:,} steps"}
+    amounts = {"steps": f"{train.epochs} epochs" if train.steps is None else f"{train.steps:,}"}
     amounts |= {"batch_size": f"batch {train.batch_size}", "learning_rate": f"rate {train.learning_rate:g}"}
     for key, said in amounts.items():
         if getattr(train, key) != recipe[key]:
-            parts.append(f"{said} ({recipe[key]:,})")
+            parts.append(f"{said} ({recipe[key]:,}{' steps' if key == 'steps' else ''})")
     seeds = [len(grid.seeds) for grid in study.all_grids]
     if min(seeds) < RUNS:
-        parts.append(f"{min(seeds)} to {max(seeds)} seeds ({RUNS} runs)")
+        least = f"{min(seeds)} to {max(seeds)}" if min(seeds) < max(seeds) else str(min(seeds))
+        parts.append(f"{least} seed{'s' if max(seeds) > 1 else ''} ({RUNS} runs)")
     parts.append(_teachers(study))
     return "Otherwise than in the paper: " + "; ".join(filter(None, parts))
 
