@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 import stepdistill
-from stepdistill.cli import annotate, evaluate, init, predict, run, tasks, train
+from stepdistill.cli import annotate, evaluate, init, predict, report, run, study, tasks, train, trial
 from stepdistill.errors import StepdistillError
 
 app = typer.Typer(
@@ -25,11 +25,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("study")(study.study)
+app.command("trial")(trial.trial)
 app.command("annotate")(annotate.annotate)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("report")(report.report)
 app.command("tasks")(tasks.tasks)
+app.command("power")(power.power)
 app.command("init")(init.init)
 
 
