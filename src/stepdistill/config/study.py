@@ -57,7 +57,7 @@ class StudyConfig(Model):
     """One study: what its runs have in common, what is varied, and which comparison it is about.
 
     `run` has the keys of a run file but `methods`, `seed` and `out`. `against` is whom `method` is
-    compared with.
+    compared with. `keep_students` false deletes the weights of a trial's student when it is measured.
     """
 
     title: str = ""
@@ -67,6 +67,7 @@ class StudyConfig(Model):
     method: str = "step-by-step"
     against: str = "finetune"
     minimum: MinimumConfig = MinimumConfig()
+    keep_students: bool = True
     jobs: int = Field(1, ge=1, le=1024)
     published: str | None = None
     out: str = Field(min_length=1)

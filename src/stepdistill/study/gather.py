@@ -19,13 +19,17 @@ from stepdistill.study.results import RESULTS, ResultRow, write_results
 from stepdistill.study.trial import OUTCOME, is_done, read_outcome
 
 TEST = "test.jsonl"
+INDEX = "index.json"
+"""Names of the trials that the study is made of now."""
 SINGLE = "."
 """The trial of a single run's rows."""
 _BACKEND = re.compile(r"teachers?\.(\d+\.)?backend")
 
 
 def gather(folder: Path) -> list[ResultRow]:
-    """The results in a study's folder, finished trials only, or in the folder of a single run.
+    """The results in a study's folder, or in the folder of a single run.
+
+    Of a study: its finished trials; those of an earlier grid, which is no more, are left out.
 
     First one row for each task, teacher and test set; then students by task, student, arm, fraction, seed.
 
@@ -33,8 +37,7 @@ def gather(folder: Path) -> list[ResultRow]:
         DataError: the folder is neither, holds no result, or files of an earlier version.
     """
     if (folder / TRIALS).is_dir():
-        paths = [path.parent for path in (folder / TRIALS).glob(f"*/{OUTCOME}")]
-        rows = [row for path in sorted(paths) if is_done(path) for row in _rows(path, path.name)]
+        rows = [row for path in _trials(folder / TRIALS) if is_done(path) for row in _rows(path, path.name)]
     elif RunFolder(folder).results.exists():
         rows = _rows(folder, SINGLE)
     else:
@@ -85,6 +88,13 @@ class _Mark:
         alpha: float | None = self.values.get("train.alpha")
         found: float | str = self.values["train.lambda"]
         return found if alpha is None else (1 - alpha) / alpha
+
+
+def _trials(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if index.exists():
+        return [folder / name for name in json.loads(read_text(index))]
+    return sorted(path.parent for path in folder.glob(f"*/{OUTCOME}"))
 
 
 def _rows(path: Path, trial: str) -> list[ResultRow]:

@@ -1,0 +1,109 @@
+"""`stepdistill study`: many trials from one file, and what they show together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepdistill.cli.options import Json, Quiet, Set
+from stepdistill.cli.trial import Reopen
+
+if TYPE_CHECKING:
+    from stepdistill.config import StudyConfig
+
+File = Annotated[Path, typer.Argument(help="Study file (YAML); see docs/study.md.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print trials, time and money; do and write nothing.")]
+Prepare = Annotated[bool, typer.Option("--prepare", help="Make the trials' folders and start none.")]
+Minimum = Annotated[
+    bool, typer.Option("--minimum", help="Only look for the least data that is enough (`minimum`).")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Trials side by side.")]
+
+
+def study(
+    file: File,
+    set_: Set = None,
+    plan: PlanOnly = False,
+    prepare: Prepare = False,
+    minimum: Minimum = False,
+    jobs: Jobs = None,
+    reopen_test: Reopen = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run every trial of a study that is not done yet; print accuracies and the verdict.
+
+    Started again after an interruption, it goes on where it was; failed trials are tried again.
+    """
+    from stepdistill.config import load_study
+    from stepdistill.errors import ConfigError
+
+    if sum((plan, prepare, minimum)) > 1:
+        raise ConfigError("--plan, --prepare and --minimum exclude each other; give one")
+    found = load_study(file, set_ or [])
+    found = found.model_copy(update={"jobs": jobs}) if jobs else found
+    if prepare:
+        _prepare(found)
+    elif minimum:
+        _minimum(found, quiet or json, json)
+    else:
+        raise typer.Exit(carry_out(found, plan, quiet or json, json, reopen_test))
+
+
+def carry_out(
+    found: StudyConfig, plan: bool = False, quiet: bool = False, json: bool = False, reopen: bool = False
+) -> int:
+    """Run a study, or show its plan; the exit code: 1 if a trial failed."""
+    from stepdistill.cli import studied
+
+    if plan:
+        from stepdistill.study.plan import plan as make_plan
+        from stepdistill.study.whole import check_study
+
+        studied.show_plan(found, make_plan(found, check_study(found), found.jobs), json)
+        return 0
+    from stepdistill.cli.progress import bars
+    from stepdistill.study.runner import Manner
+    from stepdistill.study.whole import run_study
+
+    with bars(quiet) as watch:
+        manner = Manner(found.jobs, found.keep_students, reopen=reopen, watch=watch)
+        finished = run_study(found, manner)
+    studied.show_finished(found, finished, json)
+    return 1 if finished.failures else 0
+
+
+def _prepare(found: StudyConfig) -> None:
+    from stepdistill.study.trial import is_done
+    from stepdistill.study.whole import check_study, open_study
+
+    made = check_study(found)
+    open_study(found, made)
+    for trial in made:
+        if not is_done(trial.folder):
+            typer.echo(f"stepdistill trial {trial.folder}")
+
+
+def _minimum(found: StudyConfig, quiet: bool, json: bool) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    from stepdistill.cli.progress import bars
+    from stepdistill.study.minimum import MINIMUM, find
+    from stepdistill.study.runner import Manner, run_trials
+    from stepdistill.study.whole import check_study, gathered, open_study
+
+    made = check_study(found)
+    folder = open_study(found, made)
+    with bars(quiet) as watch:
+        # Students are kept until the search has read what it needs.
+        certificate = find(
+            found,
+            lambda some, measure: (run_trials(some, Manner(found.jobs, True, measure, watch=watch)), None)[1],
+        )
+    gathered(folder, made)
+    for sentence in () if json else certificate.sentences:
+        typer.echo(sentence)
+    typer.echo(dumps(asdict(certificate)) if json else f"The certificate is in {folder / MINIMUM}")
