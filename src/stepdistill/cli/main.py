@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 import stepdistill
-from stepdistill.cli import annotate, evaluate, init, predict, report, run, study, tasks, train, trial
+from stepdistill.cli import annotate, evaluate, init, power, predict, report, run, study, tasks, train, trial
 from stepdistill.errors import StepdistillError
 
 app = typer.Typer(

@@ -11,8 +11,8 @@ from stepdistill.evaluate.resampling import (
     ALPHA,
     Floats,
     deviations,
-    differences,
     means,
+    pair,
     percentiles,
     resampled,
     right,
@@ -73,7 +73,8 @@ def paired(first: str, second: str, resamples: int = RESAMPLES, seed: int = 0) -
     Raises:
         ValueError: they are not over the same examples, or there is none.
     """
-    table = differences([first], [second])
+    before, after = pair([first], [second])
+    table = after - before
     only_first, only_second = int((table < 0).sum()), int((table > 0).sum())
     draws = means(table, resamples, np.random.default_rng(seed))[:, 0]
     low, high = percentiles(draws)
@@ -102,14 +103,14 @@ def pooled(
     Args:
         tasks: of each task the outcomes of the first and of the second, one string a seed.
 
-    In a task, the difference of example i under seed s is taken as m + seed_s + example_i + rest_si: both
-    seeds and examples are a sample. A resample draws seeds and, independently of them, examples, and
-    multiplies their counts (the pigeonhole bootstrap, Owen 2007). By itself its variance is wrong twice:
-    the seeds' share is too small by (S - 1)/S, and `rest` is counted three times. So the seeds' deviations
-    are stretched by sqrt(S/(S - 1)), and the whole is scaled to `variance`, whose expectation is the true
-    one. A variance known from few seeds is known badly: every resample is divided by the root of a drawn
-    chi-square over its degrees of freedom, which gives Student's tails (with 3 seeds that differ much,
-    4.3 standard errors, not 2).
+    In a task both seeds and examples are samples, and crossed: the examples are the same under every seed. A
+    resample draws seeds and, independently of them, examples, and multiplies their counts (the pigeonhole
+    bootstrap, Owen 2007). Its variance is wrong twice: the seeds' share is too small by (S - 1)/S, and what
+    belongs to neither alone is counted three times. So the seeds' deviations are stretched by
+    sqrt(S/(S - 1)), and the whole is scaled to `variance`, with the true expectation. A variance known
+    from few seeds is known badly: every resample is divided by the root of a drawn chi-square over its
+    degrees of freedom, which gives Student's tails (3 seeds that differ much: 2.8 to 4.3 standard errors, not
+    2). Simulated, the intervals of 3 to 5 seeds hold the truth in 93 to 99 of 100 studies.
 
     Interval and p come from the same draws and agree: 0 is outside exactly where p <= 0.05. p is
     2 (k + 1)/(B + 1), k the draws on the far side of 0; but never below 2^(1 - k) for k examples that
@@ -118,14 +119,14 @@ def pooled(
     Raises:
         ValueError: no task; seeds or examples that do not match; no example.
     """
-    tables = [differences(first, second) for first, second in tasks]
-    if not tables:
+    pairs = [pair(first, second) for first, second in tasks]
+    if not pairs:
         raise ValueError("no task to pool")
+    tables = [after - before for before, after in pairs]
     if len(tables) == 1 and len(tables[0]) == 1:
         return paired(tasks[0][0][0], tasks[0][1][0], resamples, seed)
-    rng = np.random.default_rng(seed)
     value = float(np.mean([table.mean() for table in tables]))
-    draws = value + deviations(tables, resamples, rng)
+    draws = value + deviations(pairs, resamples, np.random.default_rng(seed))
     low, high = percentiles(draws)
     differing = sum(int(table.any(axis=0).sum()) for table in tables)
     p = max(two_sided(draws), min(1.0, 2.0 ** (1 - differing)))
@@ -178,8 +179,8 @@ def paired_statistic(
     if len(first) != len(second) or not first:
         raise ValueError(f"{len(first)} and {len(second)} examples cannot be compared in pairs")
     places: dict[tuple[Hashable, Hashable], int] = {}
-    index = np.array([places.setdefault(pair, len(places)) for pair in zip(first, second, strict=True)])
-    before, after = [pair[0] for pair in places], [pair[1] for pair in places]
+    index = np.array([places.setdefault(both, len(places)) for both in zip(first, second, strict=True)])
+    before, after = [both[0] for both in places], [both[1] for both in places]
     seen = np.bincount(index)
     rng = np.random.default_rng(seed)
 

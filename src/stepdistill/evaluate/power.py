@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 MOST = 1_000_000
 """The most examples that are looked for."""
@@ -31,21 +35,14 @@ def mcnemar_power(
     >>> round(mcnemar_power(50, 0.08, 0.32, two_sided=False), 4)
     0.8394
     """
-    from scipy.special import bdtr
-
     both = only_first + only_second
-    if n < 1 or min(only_first, only_second) < 0 or both > 1 or not 0 < alpha < 1:
+    if n < 1 or min(only_first, only_second) < 0 or both > 1 + 1e-12 or not 0 < alpha < 1:
         raise ValueError(f"no test of {n} examples, shares {only_first} and {only_second}, alpha {alpha}")
     if both == 0:
         return 0.0
-    number, weight = _number(n, both)
-    count = number.astype(np.int64)
-    # The most wins of the loser with which the test still rejects.
-    most = _critical(number, alpha / 2 if two_sided else alpha)
-    shown = np.where(most >= 0, bdtr(np.maximum(most, 0), count, only_first / both), 0.0)
-    if two_sided:
-        shown += np.where(most >= 0, bdtr(np.maximum(most, 0), count, only_second / both), 0.0)
-    return float((weight * shown).sum())
+    share = only_first / both
+    found = _shown(n, both, share, alpha / 2 if two_sided else alpha)
+    return found + _shown(n, both, 1 - share, alpha / 2) if two_sided else found
 
 
 def smallest_difference(n: int, disagreement: float, power: float = 0.8, alpha: float = 0.05) -> float | None:
@@ -62,12 +59,12 @@ def smallest_difference(n: int, disagreement: float, power: float = 0.8, alpha: 
     _check(power, alpha, disagreement)
 
     def shown(gap: float) -> bool:
-        return mcnemar_power(n, (disagreement - gap) / 2, (disagreement + gap) / 2, alpha) >= power
+        return _power(n, gap, disagreement, alpha) >= power
 
     if not shown(disagreement):
         return None
     low, high = 0.0, disagreement
-    while high - low > 1e-5:
+    while high - low > 2e-5:
         middle = (low + high) / 2
         low, high = (low, middle) if shown(middle) else (middle, high)
     return high
@@ -118,29 +115,35 @@ def counted(n: int, seeds: int, shared: float = 0.5) -> int:
     return math.floor(n / (shared + (1 - shared) / seeds) + 1e-9)
 
 
-def _number(n: int, share: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Likely numbers of examples on which one is right, all but 1e-15, and their probabilities."""
-    from scipy.special import gammaln, xlog1py, xlogy
-
-    reach = 9 * math.sqrt(n * share * (1 - share)) + 40
-    k = np.arange(
-        max(0, math.floor(n * share - reach)), min(n, math.ceil(n * share + reach)) + 1, dtype=float
-    )
-    logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, share) + xlog1py(n - k, -share)
-    return k, np.exp(logs)
+def _power(n: int, difference: float, disagreement: float, alpha: float) -> float:
+    share = (1 - difference / disagreement) / 2
+    return sum(_shown(n, disagreement, part, alpha / 2) for part in (share, 1 - share))
 
 
-def _critical(number: npt.NDArray[np.float64], tail: float) -> npt.NDArray[np.float64]:
-    """The largest k with P(fair coin gives at most k heads of `number`) <= tail; -1 where there is none."""
-    from scipy.special import bdtr, ndtri
+def _shown(n: int, both: float, share: float, tail: float) -> float:
+    """Probability that the test finds the first, which wins `share` of the `both`, to be the loser."""
+    from scipy.special import bdtr
 
-    k = np.floor(number / 2 + ndtri(tail) * np.sqrt(number) / 2) + 2
-    k, count = np.minimum(k, number), number.astype(np.int64)
-    while True:
-        over = (k >= 0) & (bdtr(np.maximum(k, 0), count, 0.5) > tail)
-        if not over.any():
-            return np.asarray(np.maximum(k, -1))
-        k = np.where(over, k - 1, k)
+    number, weight, most = _test(n, both, tail)
+    return float((weight * np.where(most >= 0, bdtr(np.maximum(most, 0), number, share), 0.0)).sum())
+
+
+@lru_cache(maxsize=8)
+def _test(n: int, both: float, tail: float) -> tuple[Ints, Floats, Floats]:
+    """Likely numbers of examples on which exactly one is right, their probabilities, and the critical values:
+    the most wins of the loser with which the test still rejects, -1 where it never does.
+    """
+    from scipy.special import bdtr, gammaln, ndtri, xlog1py, xlogy
+
+    reach = 9 * math.sqrt(n * both * (1 - min(both, 1.0))) + 40
+    low, high = max(0, math.floor(n * both - reach)), min(n, math.ceil(n * both + reach))
+    number = np.arange(low, high + 1, dtype=np.int64)
+    logs = gammaln(n + 1) - gammaln(number + 1) - gammaln(n - number + 1)
+    weight = np.exp(logs + xlogy(number, both) + xlog1py(n - number, -min(both, 1.0)))
+    most = np.minimum(np.floor(number / 2 + ndtri(tail) * np.sqrt(number) / 2) + 2, number)
+    while (over := (most >= 0) & (bdtr(np.maximum(most, 0), number, 0.5) > tail)).any():
+        most = np.where(over, most - 1, most)
+    return number, weight, most
 
 
 def _check(power: float, alpha: float, disagreement: float) -> None:

@@ -11,6 +11,8 @@ from stepdistill.evaluate.variance import mean_variance, variance
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Pair = tuple[Floats, Floats]
+"""Two predictors, each seeds x examples."""
 
 ALPHA = 0.05
 """One minus the confidence of every interval."""
@@ -30,8 +32,8 @@ def right(outcomes: Sequence[str]) -> Floats:
     return np.array([[char == "1" for char in text] for text in outcomes], dtype=float)
 
 
-def differences(first: Sequence[str], second: Sequence[str]) -> Floats:
-    """Second - first, seeds x examples.
+def pair(first: Sequence[str], second: Sequence[str]) -> Pair:
+    """Both as tables, seeds x examples.
 
     Raises:
         ValueError: seeds or examples do not match.
@@ -39,7 +41,7 @@ def differences(first: Sequence[str], second: Sequence[str]) -> Floats:
     before, after = right(first), right(second)
     if before.shape != after.shape:
         raise ValueError(f"{before.shape} and {after.shape} seeds x examples cannot be compared in pairs")
-    return after - before
+    return before, after
 
 
 def means(table: Floats, resamples: int, rng: np.random.Generator) -> Floats:
@@ -64,18 +66,18 @@ def resampled(seen: Ints, resamples: int, rng: np.random.Generator) -> Iterator[
         yield np.bincount(drawn.ravel(), minlength=rows * kinds).reshape(rows, kinds).astype(float)
 
 
-def deviations(tables: Sequence[Floats], resamples: int, rng: np.random.Generator) -> Floats:
-    """Draws of the error of the mean over tables; see `pooled`."""
-    found = [variance(table) for table in tables]
+def deviations(pairs: Sequence[Pair], resamples: int, rng: np.random.Generator) -> Floats:
+    """Draws of the error of the mean difference over pairs of tables; see `bootstrap.pooled`."""
+    found = [variance(after, before) for before, after in pairs]
     total = np.zeros(resamples)
-    for table, known in zip(tables, found, strict=True):
-        raw = _crossed(table, resamples, rng)
+    for (before, after), known in zip(pairs, found, strict=True):
+        raw = _crossed(after - before, resamples, rng)
         spread = float(raw.std())
         total += raw * (known.total**0.5 / spread) if spread > 0 else 0.0
     freedom = mean_variance(found).freedom
     if np.isfinite(freedom):
         total *= np.sqrt(freedom / rng.chisquare(freedom, resamples))
-    return total / len(tables)
+    return total / len(pairs)
 
 
 def _crossed(table: Floats, resamples: int, rng: np.random.Generator) -> Floats:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Variance:
@@ -17,34 +19,44 @@ class Variance:
     freedom: float
 
 
-def variance(table: npt.NDArray[np.float64]) -> Variance:
-    """Of the mean of a table, seeds x examples, both of them samples (two-way random effects).
+def variance(table: Floats, against: Floats | None = None) -> Variance:
+    """Of the mean of a table, seeds x examples, both of them samples; with `against`, of the difference.
 
-    With x_si = m + seed_s + example_i + rest_si the mean's variance is
+    With x_si = m + seed_s + example_i + rest_si (two-way random effects) the mean's variance is
 
         var(seed)/S + var(example)/N + var(rest)/(S N),
 
-    and each of the three is estimated by the analysis of variance, which is unbiased: the variance of the
-    S means over seeds, divided by S, is on average var(seed)/S + var(rest)/(S N); that of the N means over
-    examples, by N, is var(example)/N + var(rest)/(S N); the residual mean square is var(rest). A component
-    that comes out negative is 0, so the sum errs, if at all, to the large side. Degrees of freedom after
-    Satterthwaite (1946). One seed: var(example)/N, and n - 1 degrees.
+    and the analysis of variance estimates it without bias: the variance of the N means over examples,
+    divided by N, is on average var(example)/N + var(rest)/(S N); that of the S means over seeds, divided by
+    S, is var(seed)/S + var(rest)/(S N); the residual mean square is var(rest). What the seeds add (the second
+    less the residual part) is taken as 0 where it comes out negative, so the sum errs to the large side.
+
+    Of a difference, examples are paired: their part is that of the differences. Seeds are those of two
+    trainings that have no chance in common but a number, so each brings its own part: with twice the degrees
+    of freedom of the seeds' paired differences, and too large if equal seeds do go together. Degrees of
+    freedom after Satterthwaite (1946). One seed: the examples' part alone.
     """
-    seeds, n = table.shape
-    mean = table.mean()
-    rows, columns = table.mean(axis=1) - mean, table.mean(axis=0) - mean
-    of_examples = float(columns @ columns) / max(n - 1, 1) / n
-    if seeds == 1:
-        return Variance(of_examples, max(n - 1, 1))
-    of_seeds = float(rows @ rows) / (seeds - 1) / seeds
-    rest = table - mean - rows[:, None] - columns[None, :]
-    free = (seeds - 1) * max(n - 1, 1)
-    of_rest = float((rest * rest).sum()) / free / (seeds * n)
-    total = of_rest + max(of_seeds - of_rest, 0.0) + max(of_examples - of_rest, 0.0)
-    parts = [(of_seeds, seeds - 1.0), (of_examples, n - 1.0), (of_rest, float(free))]
-    if of_seeds <= of_rest:
-        parts[0] = (0.0, 1.0)
+    arms = [table] if against is None else [table, against]
+    columns = (table if against is None else table - against).mean(axis=0)
+    n = len(columns)
+    free = max(n - 1, 1)
+    parts = [(float(columns.var()) / free, float(free))]
+    total = parts[0][0]
+    for arm in arms if len(table) > 1 else ():
+        of_seeds, of_rest = _of_seeds(arm)
+        if of_seeds > of_rest:
+            total += of_seeds - of_rest
+            parts.append((of_seeds, len(arm) - 1.0))
     return Variance(total, _freedom(total, parts))
+
+
+def _of_seeds(table: Floats) -> tuple[float, float]:
+    """Variance of the means over seeds and the residual mean square, both of the mean over the table."""
+    seeds, n = table.shape
+    rows = table.mean(axis=1) - table.mean()
+    rest = table - table.mean(axis=1)[:, None] - table.mean(axis=0)[None] + table.mean()
+    of_rest = float((rest * rest).sum()) / ((seeds - 1) * max(n - 1, 1)) / (seeds * n)
+    return float(rows @ rows) / (seeds - 1) / seeds, of_rest
 
 
 def mean_variance(parts: Sequence[Variance]) -> Variance:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from stepdistill.errors import DataError
 from stepdistill.study.folder import TEACHER
@@ -83,3 +85,31 @@ def _alike(first: ResultRow, second: ResultRow, parted: dict[str, set[str | None
         return False
     pairs = ((shared, getattr(first, axis), getattr(second, axis)) for axis, shared in parted.items())
     return all(not shared or a == b or None in (a, b) for shared, a, b in pairs)
+
+
+def measured_disagreement(folder: Path) -> dict[str, float | int]:
+    """How often two students of a finished run or study part: `n`, `disagreement` and the number of `pairs`.
+
+    The mean, over all pairs of arms of the same task, student, fraction and seed, of the share of test
+    examples on which exactly one of the two is right; `n` is the smallest number of test examples.
+
+    Raises:
+        DataError: no results, or no two students on the same test examples that ever part.
+    """
+    from stepdistill.study.gather import gather
+
+    places: dict[tuple[object, ...], list[ResultRow]] = defaultdict(list)
+    for row in gather(folder):
+        if row.name != TEACHER:
+            places[row.task, row.test, row.student, row.fraction, row.seed].append(row)
+    shares = [
+        sum((x == "1") != (y == "1") for x, y in zip(a.outcomes, b.outcomes, strict=True)) / a.n
+        for found in places.values()
+        for a, b in itertools.combinations(found, 2)
+    ]
+    if not any(shares):
+        raise DataError(
+            f"{folder}: no two students differ on its test examples; give --disagreement, such as 0.25"
+        )
+    n = min(row.n for found in places.values() for row in found)
+    return {"n": n, "disagreement": sum(shares) / len(shares), "pairs": len(shares)}
