@@ -85,7 +85,9 @@ def study(
                     for seed in seeds:
                         place = (task, student, name, fraction, seed)
                         gain = 0.04 * list(methods).index(name) + 0.03 * list(students).index(student)
-                        accuracy = 0.75 + gain - 0.09 * fraction**-0.5 + random.Random(repr(place)).gauss(0, 0.01)
+                        accuracy = (
+                            0.75 + gain - 0.09 * fraction**-0.5 + random.Random(repr(place)).gauss(0, 0.01)
+                        )
                         found.append(
                             row(
                                 trial="-".join(map(str, place)).replace("/", "_"),
