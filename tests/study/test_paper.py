@@ -142,7 +142,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest
     for size in ("base", "large", "xxl"):
         (line,) = (line for line in lines if line.startswith(f"weights of google/t5-v1_1-{size}: "))
         assert "config.json, model.safetensors, tokenizer.json or spiece.model" in line
-        assert f"DIR/t5-v1_1-{size}/ (--data-root DIR)" in line
+        assert f"{tmp_path / f't5-v1_1-{size}'}/ or the hub's cache" in line
     assert len(lines) == 2 * len(PAPER_TASKS) + 3
 
 

@@ -12,7 +12,20 @@ from typing import Any
 import typer
 
 import stepdistill
-from stepdistill.cli import annotate, evaluate, init, power, predict, report, run, study, tasks, train, trial
+from stepdistill.cli import (
+    annotate,
+    evaluate,
+    init,
+    power,
+    predict,
+    report,
+    reproduce,
+    run,
+    study,
+    tasks,
+    train,
+    trial,
+)
 from stepdistill.errors import StepdistillError
 
 app = typer.Typer(
@@ -32,6 +45,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
+app.command("reproduce")(reproduce.reproduce)
 app.command("tasks")(tasks.tasks)
 app.command("power")(power.power)
 app.command("init")(init.init)

@@ -142,7 +142,7 @@ def _weights(student: StudentConfig, data: DataConfig, hub: Hub) -> Iterator[Mis
     lacking = _lacking(lambda name: (folder / name).is_file() if there else _in_cache(model, name))
     if not lacking or (not there and hub.reachable()):
         return
-    below = f"DIR/{model.rsplit('/', 1)[-1]}/ (--data-root DIR)"
+    below = _folder(Path(data.root).expanduser() if data.root else None, model.rsplit("/", 1)[-1])
     where = str(folder) if there else f"{below} or the hub's cache (HF_HOME); the hub cannot be reached"
     yield Missing(f"weights of {model}", f"{', '.join(lacking)} in {where}")
 

@@ -97,7 +97,8 @@ def deviations(study: StudyConfig) -> str:
     if other := [str(name) for name in students if not str(name).startswith("t5-v1_1")]:
         parts.append(f"students {', '.join(other)} (T5 v1.1)")
     amounts = {"steps": f"{train.epochs} epochs" if train.steps is None else f"{train.steps:,}"}
-    amounts |= {"batch_size": f"batch {train.batch_size}", "learning_rate": f"rate {train.learning_rate:g}"}
+    rate = "its usual rate" if train.learning_rate is None else f"rate {train.learning_rate:g}"
+    amounts |= {"batch_size": f"batch {train.batch_size}", "learning_rate": rate}
     for key, said in amounts.items():
         if getattr(train, key) != recipe[key]:
             parts.append(f"{said} ({recipe[key]:,}{' steps' if key == 'steps' else ''})")
