@@ -1,4 +1,4 @@
-"""Wilson's interval and McNemar's exact test against published and hand-computed values."""
+"""Wilson's interval, McNemar's exact test and Holm's correction against published and computed values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdistill.evaluate.statistics import mcnemar, wilson
+from stepdistill.evaluate.statistics import holm, mcnemar, wilson
 
 SHARES = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 COUNTS = st.integers(0, 200)
@@ -125,3 +125,38 @@ def test_scipy_agrees() -> None:
     stats = pytest.importorskip("scipy.stats")
     for pair in ((2, 10), (121, 59), (40, 41)):
         assert mcnemar(*pair) == pytest.approx(stats.binomtest(pair[0], sum(pair)).pvalue)
+
+
+@pytest.mark.parametrize(("right", "n"), [(148, 200), (0, 30), (30, 30), (943, 1221)])
+def test_statsmodels_gives_the_same_interval(right: int, n: int) -> None:
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    assert wilson(right, n) == pytest.approx(
+        proportion.proportion_confint(right, n, method="wilson"), abs=1e-9
+    )
+
+
+def test_statsmodels_gives_the_same_p_value() -> None:
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    for only_first, only_second in ((4, 9), (30, 12), (0, 3)):
+        found = tables.mcnemar([[50, only_first], [only_second, 20]], exact=True)
+        assert mcnemar(only_first, only_second) == pytest.approx(found.pvalue)
+
+
+def test_holms_own_steps() -> None:
+    # The smallest of four is compared with 0.05/4, the next with 0.05/3, and so on until one fails.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_statsmodels_gives_the_same_corrected_p_values() -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    for ps in ([0.2], [0.5, 0.5, 0.001], [0.04, 0.03, 0.02, 0.01, 1.0, 0.0], [k / 1000 for k in range(30)]):
+        assert holm(ps) == pytest.approx(list(multitest.multipletests(ps, method="holm")[1]))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_correcting_never_makes_a_p_value_smaller_nor_changes_their_order(ps: list[float]) -> None:
+    adjusted = holm(ps)
+    assert all(p <= a <= 1 for p, a in zip(ps, adjusted, strict=True))
+    pairs = sorted(zip(ps, adjusted, strict=True))
+    assert [a for _, a in pairs] == sorted(a for _, a in pairs)

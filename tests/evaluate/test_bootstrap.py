@@ -1,0 +1,218 @@
+"""Paired differences: against scipy, against exact distributions, and by simulation of seeds and examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepdistill.evaluate.bootstrap import (
+    across_seeds,
+    joint_means,
+    macro_f1,
+    mean_accuracy,
+    paired,
+    paired_statistic,
+    pooled,
+)
+from stepdistill.evaluate.resampling import resampled
+from stepdistill.evaluate.statistics import mcnemar, wilson
+
+
+def drawn(shares: list[float], n: int, seed: int = 0) -> list[str]:
+    """Outcomes of predictors with these accuracies, the same examples hard for all of them."""
+    rng = np.random.default_rng(seed)
+    hard = rng.random(n)
+    return [
+        "".join("1" if (0.5 * h + 0.5 * own) < s else "0" for h, own in zip(hard, rng.random(n), strict=True))
+        for s in shares
+    ]
+
+
+TABLES = st.integers(1, 40).flatmap(
+    lambda n: st.tuples(st.text("01-", min_size=n, max_size=n), st.text("01-", min_size=n, max_size=n))
+)
+STUDIES = st.tuples(st.integers(2, 4), st.integers(1, 30)).flatmap(
+    lambda size: st.tuples(
+        *[st.lists(st.text("01-", min_size=size[1], max_size=size[1]), min_size=size[0], max_size=size[0])]
+        * 2
+    )
+)
+
+
+def test_the_interval_is_the_one_of_scipys_bootstrap() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    first, second = drawn([0.45, 0.5], 400)
+    gaps = np.array([(b == "1") - (a == "1") for a, b in zip(first, second, strict=True)], dtype=float)
+    theirs = stats.bootstrap(
+        (gaps,),
+        np.mean,
+        n_resamples=10_000,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    found = paired(first, second)
+    # Both are random and lie on a grid of 1/400.
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.004)
+    assert found.value == pytest.approx(gaps.mean())
+
+
+def test_drawn_counts_have_the_distribution_of_resampled_indices() -> None:
+    seen = np.array([3, 5, 92])
+    few = np.concatenate(list(resampled(seen, 20_000, np.random.default_rng(0))))
+    # As many patterns as a fifth of the examples are drawn by index instead.
+    many = np.concatenate(list(resampled(np.repeat(1, 20), 20_000, np.random.default_rng(0))))
+    assert few.sum(axis=1).tolist() == [100] * 20_000
+    assert few.mean(axis=0) == pytest.approx(seen, rel=0.02)
+    assert few[:, 2].var() == pytest.approx(100 * 0.92 * 0.08, rel=0.05)
+    assert many.sum(axis=1).tolist() == [20] * 20_000
+    assert many[:, 7].var() == pytest.approx(20 * 0.05 * 0.95, rel=0.05)
+
+
+def test_one_seed_has_mcnemars_exact_p_value_and_says_that_it_is_one() -> None:
+    found = paired("1" * 30 + "0" * 70, "1" * 20 + "0" * 10 + "1" * 25 + "0" * 45)
+    assert found.p == mcnemar(10, 25)
+    assert (found.value, found.n, found.seeds) == (0.15, 100, 1)
+    assert across_seeds(["10"], ["01"]) == paired("10", "01")
+
+
+def test_what_is_unread_counts_as_wrong() -> None:
+    assert paired("1-1-", "11--") == paired("1010", "1100")
+
+
+@given(TABLES)
+def test_changing_places_changes_signs(table: tuple[str, str]) -> None:
+    found, turned = paired(*table, resamples=999), paired(*table[::-1], resamples=999)
+    assert turned.value == pytest.approx(-found.value)
+    assert turned.p == found.p
+    assert found.low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.high
+
+
+@given(TABLES)
+def test_one_seed_never_leaves_out_0_without_mcnemars_consent(table: tuple[str, str]) -> None:
+    found = paired(*table, resamples=999)
+    assert found.low <= 0 <= found.high or found.p <= 0.05
+
+
+def test_five_of_five_are_not_enough() -> None:
+    found = paired("0" * 5, "1" * 5)
+    assert (found.p, found.low, found.high) == (0.0625, 0.0, 1.0)
+    found = across_seeds(["0" * 5] * 3, ["1" * 5] * 3)
+    assert (found.p, found.low, found.high) == (0.0625, 0.0, 1.0)
+
+
+@settings(max_examples=60)
+@given(STUDIES)
+def test_over_seeds_interval_and_p_value_agree(study: tuple[list[str], list[str]]) -> None:
+    found = across_seeds(*study, resamples=999)
+    outside = not found.low <= 0 <= found.high
+    assert outside == (found.p <= 0.05)
+    assert 0 < found.p <= 1
+    assert found.seeds == len(study[0])
+
+
+def test_the_same_input_gives_the_same_numbers() -> None:
+    first, second = drawn([0.4, 0.42, 0.41], 200), drawn([0.45, 0.44, 0.47], 200)
+    assert across_seeds(first, second) == across_seeds(first, second)
+    assert across_seeds(first, second, seed=1) != across_seeds(first, second)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    calm = across_seeds(drawn([0.5] * 3, 1000), drawn([0.55] * 3, 1000, 1))
+    wild = across_seeds(drawn([0.5] * 3, 1000), drawn([0.45, 0.55, 0.65], 1000, 1))
+    assert wild.high - wild.low > 2 * (calm.high - calm.low)
+
+
+def test_tasks_weigh_the_same_whatever_their_size() -> None:
+    small = (["0" * 20 + "1" * 20], ["0" * 10 + "1" * 30])
+    large = (["01" * 500], ["01" * 500])
+    found = pooled([small, large])
+    assert found.value == pytest.approx(0.125)
+    assert (found.n, found.seeds) == (1040, 1)
+    alone = paired(small[0][0], small[1][0])
+    assert found.high - found.low == pytest.approx((alone.high - alone.low) / 2, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(["01"], ["011"]), (["01", "0"], ["01", "00"]), (["01"], ["01", "01"]), ([""], [""]), ([], [])],
+)
+def test_what_does_not_match_is_an_error(first: list[str], second: list[str]) -> None:
+    with pytest.raises(ValueError, match="example"):
+        across_seeds(first, second)
+    with pytest.raises(ValueError, match="no task"):
+        pooled([])
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.3), (4, 0.05), (5, 0.1)])
+def test_95_percent_intervals_hold_the_truth_in_90_to_100_of_100_studies(seeds: int, spread: float) -> None:
+    """Latent normal abilities of seeds and examples; both methods have seeds of their own."""
+    rng = np.random.default_rng(seeds)
+    scale = (2 + spread**2) ** 0.5
+    held, studies = 0, 150
+    for _ in range(studies):
+        hard = rng.normal(0, 1, 200)
+
+        def outcomes(level: float, hard: np.ndarray = hard) -> list[str]:
+            ability = level * scale + rng.normal(0, spread, (seeds, 1)) + rng.normal(0, 1, (seeds, 200))
+            return ["".join("01"[int(right)] for right in row) for row in ability > hard]
+
+        found = across_seeds(outcomes(0.0), outcomes(0.2533), resamples=600)
+        held += found.low <= 0.1 <= found.high  # the normal distribution function of 0.2533 is 0.6
+    assert 0.90 <= held / studies <= 1.0
+
+
+def test_one_seed_has_wilsons_interval_and_more_seeds_that_agree_a_narrower_one() -> None:
+    text = drawn([0.5], 500)[0]
+    texts = [text, text[100:] + text[:100], text[200:] + text[:200]]
+    one, three = mean_accuracy(texts[:1]), mean_accuracy(texts)
+    assert (one.low, one.high) == wilson(texts[0].count("1"), 500)
+    assert three.value == pytest.approx(sum(text.count("1") for text in texts) / 1500)
+    assert three.high - three.low < one.high - one.low
+
+
+@settings(max_examples=60)
+@given(STUDIES)
+def test_a_mean_accuracy_lies_in_its_interval_and_that_between_0_and_1(
+    study: tuple[list[str], list[str]],
+) -> None:
+    found = mean_accuracy(study[0])
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+
+
+def test_macro_f1_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(3)
+    gold = rng.choice(list("abc"), 300, p=[0.6, 0.3, 0.1])
+    read = np.where(rng.random(300) < 0.6, gold, rng.choice(list("abc-"), 300))
+    pairs = list(zip(gold.tolist(), read.tolist(), strict=True))
+    theirs = metrics.f1_score(gold, read, labels=list("abc"), average="macro")
+    assert macro_f1(pairs, np.ones((1, 300)))[0] == pytest.approx(theirs)
+
+
+def test_any_metric_can_be_compared_and_a_mean_gives_what_paired_gives() -> None:
+    first, second = drawn([0.4, 0.5], 500)
+    found = paired_statistic(
+        first, second, lambda seen, counts: counts @ np.array([x == "1" for x in seen]) / 500
+    )
+    theirs = paired(first, second)
+    assert found.value == pytest.approx(theirs.value)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.004)
+    assert found.p <= 0.05
+
+
+def test_resamples_that_are_larger_than_a_chunk_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepdistill.evaluate.resampling.CELLS", 1000)
+    pieces = list(resampled(np.repeat(1, 300), 10, np.random.default_rng(0)))
+    assert [len(piece) for piece in pieces] == [3, 3, 3, 1]
+
+
+def test_groups_of_seeds_are_resampled_on_the_same_examples() -> None:
+    text = drawn([0.5], 300)[0]
+    means, draws = joint_means([[text], [text, text]], resamples=500)
+    assert means.tolist() == [text.count("1") / 300] * 2
+    assert draws[:, 0].tolist() == pytest.approx(draws[:, 1].tolist())
