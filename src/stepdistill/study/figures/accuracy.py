@@ -7,6 +7,7 @@ from typing import Any
 
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, most_data, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
+from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import band, beside, left_out, legend, paged, shown, span, ticks, words
 from stepdistill.study.figures.series import Series, shortened
 from stepdistill.study.figures.style import (
@@ -15,11 +16,10 @@ from stepdistill.study.figures.style import (
     house_style,
     looks,
     percent,
-    picture,
 )
 from stepdistill.study.results import ResultRow
 
-_HEIGHT = 3.0
+_HEIGHT = 2.3
 _PAGE = 4
 _BANDED = 4
 """Up to so many series have bands; those of more would mix to one grey."""
@@ -41,7 +41,7 @@ def by_data(rows: Sequence[ResultRow]) -> list[Figure]:
 
 
 def _data_figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -> Figure:
-    figure, places = picture([_HEIGHT] * len(found), 0.5)
+    figure, places = picture([_HEIGHT] * len(found))
     for axes, panel in zip(places, found, strict=True):
         _data_panel(axes, panel, style)
     places[-1].set_xlabel("share of the training examples (below: their number)")
@@ -93,7 +93,7 @@ def by_size(rows: Sequence[ResultRow]) -> list[Figure]:
 
 
 def _size_figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -> Figure:
-    figure, places = picture([_HEIGHT] * len(found), 0.5)
+    figure, places = picture([_HEIGHT] * len(found))
     for axes, panel in zip(places, found, strict=True):
         _size_panel(axes, panel, style)
     places[-1].set_xlabel("parameters of the student")
@@ -180,7 +180,7 @@ def _levels(axes: Any, cells: Sequence[Cell], lines: Sequence[tuple[float, str, 
     span(axes, [*limits, *(value for value, *_ in lines)])
     for value, _, colour, line in lines:
         axes.axhline(value, color=colour, linestyle=line, linewidth=1.0, zorder=1.5)
-    beside(axes, _HEIGHT - 0.85, [(value, text, colour) for value, text, colour, _ in lines])
+    beside(axes, _HEIGHT, [(value, text, colour) for value, text, colour, _ in lines])
 
 
 def _intervals(found: Sequence[Panel]) -> str:

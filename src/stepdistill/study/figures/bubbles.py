@@ -12,12 +12,13 @@ from matplotlib.lines import Line2D
 from stepdistill.study.figures.accuracy import count, level_of_teachers
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
-from stepdistill.study.figures.layout import beside, left_out, legend, paged, shown, span, ticks, words
+from stepdistill.study.figures.frame import BELOW, picture
+from stepdistill.study.figures.layout import beside, left_out, named, paged, shown, span, ticks, words
 from stepdistill.study.figures.series import Series
-from stepdistill.study.figures.style import FAINT, INK, Look, house_style, looks, percent, picture
+from stepdistill.study.figures.style import FAINT, INK, Look, house_style, looks, percent
 from stepdistill.study.results import ResultRow
 
-_HEIGHT = 3.2
+_HEIGHT = 2.5
 _PAGE = 4
 _SMALLEST, _LARGEST = 4.0, 20.0
 """Points: widths of the bubbles; where many stand beside each other the largest are smaller."""
@@ -65,7 +66,7 @@ def _varies(panel: Panel) -> bool:
 
 
 def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -> Figure:
-    figure, places = picture([_HEIGHT] * len(found), 0.8)
+    figure, places = picture([_HEIGHT] * len(found))
     sizes = sorted({cell.first.parameters or 0 for panel in found for cell in panel.cells})
     beside_each_other = max(len({c.fraction for c in p.cells}) * len(shown(p)) for p in found)
     scale = _Scale(sizes, max(_SMALLEST + 3, min(_LARGEST, 230 / beside_each_other)))
@@ -112,7 +113,7 @@ def _panel(axes: Any, panel: Panel, style: Mapping[Series, Look], scale: _Scale)
     span(axes, [*values, *(value for value, *_ in levels)], least=0.14)
     for value, _, colour, line in levels:
         axes.axhline(value, color=colour, linestyle=line, linewidth=1.0, zorder=1.5)
-    beside(axes, _HEIGHT - 0.85, [(value, text, colour) for value, text, colour, _ in levels])
+    beside(axes, _HEIGHT, [(value, text, colour) for value, text, colour, _ in levels])
     axes.set_xlim(fractions[0] / ratio**0.14, fractions[-1] * ratio**0.14)
     most = {f: max(c.first.n_train or 0 for c in panel.cells if c.fraction == f) for f in fractions}
     ticks(axes, {f: f"{percent(f)}\n{most[f]:,}" for f in fractions}, width=3.3)
@@ -140,7 +141,7 @@ def _aside(cell: Cell, series: Sequence[Series], step: float) -> float:
 
 def _legend(figure: Any, series: Sequence[Series], style: Mapping[Series, Look], scale: _Scale) -> None:
     empty: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none"}
-    legend(figure, style, series, line=False)
+    named(figure, [(one.label, style[one]) for one in series], line=False)
     some = (
         scale.sizes
         if len(scale.sizes) <= 4
@@ -151,7 +152,17 @@ def _legend(figure: Any, series: Sequence[Series], style: Mapping[Series, Look],
         for n in some
     ]
     title = "parameters of the student"
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(some), title=title, columnspacing=1.5)
+    found = figure.legend(
+        handles=handles,
+        loc="lower left",
+        borderaxespad=0,
+        ncols=len(some),
+        title=title,
+        columnspacing=1.5,
+        handleheight=0.13 * scale.largest,
+        borderpad=0.3,
+    )
+    found.set_gid(BELOW)
 
 
 def _said(panel: Panel) -> str:

@@ -144,9 +144,9 @@ def most_data(panel: Panel) -> Panel:
 
 
 def _title(task: str, test: str, student: str) -> str:
-    more = [shortened(student, 30)] if student else []
+    more = [shortened(student, 24)] if student else []
     more += [f"test {test[:6]}"] if test else []
-    return ", ".join([shortened(task, 30), *more])
+    return ", ".join([shortened(task, 24), *more])
 
 
 def _share(row: ResultRow) -> float:

@@ -8,10 +8,11 @@ from typing import Any
 from matplotlib.collections import PolyCollection
 
 from stepdistill.study.figures.figure import Figure, Metrics, UndrawnError
+from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import paged
-from stepdistill.study.figures.measured import MOST, Measured, measured
+from stepdistill.study.figures.measured import Measured, measured
 from stepdistill.study.figures.series import shortened
-from stepdistill.study.figures.style import INK, SMALL, house_style, picture
+from stepdistill.study.figures.style import INK, SMALL, house_style
 from stepdistill.study.results import ResultRow
 
 MOST_LABELS = 30
@@ -19,6 +20,8 @@ _NUMBERED = 12
 """Up to so many labels the cells have their numbers; in smaller cells they could not be read."""
 _GAP = 0.25
 """Of a cell's width, before the column of those that could not be read, which is no label."""
+_WIDE = 3.6
+"""Inches of the matrix, about."""
 OTHERS, UNREAD = "others", "unread"
 
 
@@ -38,9 +41,11 @@ def confusion(rows: Sequence[ResultRow], metrics: Metrics, method: str, against:
 def _figure(one: Measured, suffix: str) -> Figure:
     labels, matrix = condensed(*added(one.lines))
     size = len(labels)
-    figure, (axes,) = picture([max(2.0, min(4.9, 1.4 + 0.42 * size))])
+    figure, (axes,) = picture([max(0.8, min(4.0, 0.36 * size))])
     _panel(axes, labels, matrix)
-    axes.set_title(f"{one.title}: {one.label}")
+    axes.set_title(
+        f"{one.title}: {one.label}" if len(one.title + one.label) < 44 else f"{one.title}:\n{one.label}"
+    )
     answers = sum(map(sum, matrix))
     seeds = f"{len(one.lines)} seeds together" if len(one.lines) > 1 else "one seed"
     cut = (
@@ -56,7 +61,6 @@ def _figure(one: Measured, suffix: str) -> Figure:
             f"{seeds}. Dark: a large share of its row; framed: right answers."
             + (" Numbers are counts." if size <= _NUMBERED else " Counts are in metrics.jsonl.")
             + cut
-            + f" At most {MOST} predictors a task are drawn."
         ),
         alt=f"Confusion matrix of {one.label} on {one.title}. " + _said(labels, matrix),
         picture=figure,
@@ -116,7 +120,7 @@ def _panel(axes: Any, labels: Sequence[str], matrix: Sequence[Sequence[int]]) ->
         _numbers(axes, matrix, shares)
     letters = SMALL if size <= 20 else 6.5
     names = [shortened(label, 16) for label in labels]
-    upright = size > 4 or max(map(len, names)) > 9
+    upright = max(map(len, [*names, UNREAD])) * letters * 0.0088 > _WIDE / (right + 1)
     axes.set_xticks([*range(size), right], [*names, UNREAD], fontsize=letters, rotation=90 if upright else 0)
     axes.set_yticks(range(size), names, fontsize=letters)
     axes.tick_params(length=0)

@@ -11,22 +11,21 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
-from stepdistill.study.figures.layout import left_out, legend, paged, shown, span, words
+from stepdistill.study.figures.frame import picture
+from stepdistill.study.figures.layout import left_out, named, paged, shown, span, words
 from stepdistill.study.figures.series import Series, needs_teacher, shortened
 from stepdistill.study.figures.style import (
     FAINT,
     INK,
-    SMALL,
-    TEACHER,
+    TEACHERS,
     Look,
     house_style,
     looks,
     percent,
-    picture,
 )
 from stepdistill.study.results import ResultRow
 
-_HEIGHT = 3.2
+_HEIGHT = 2.5
 _PAGE = 4
 REQUESTS = 1000
 """What is served: the teacher is paid for each request, a student is trained once."""
@@ -84,7 +83,7 @@ def points(panel: Panel, money: bool) -> list[Point]:
         for row in panel.teachers:
             price = price_of(row, panel)
             if price:
-                found.append(Point(price, row.value, f"teacher {shortened(row.teacher, 18)}", None))
+                found.append(Point(price, row.value, f"teacher {shortened(row.teacher, 22)}", None))
     return found
 
 
@@ -121,12 +120,14 @@ def _spent(row: ResultRow, money: bool) -> float | None:
 def _figure(
     found: Sequence[tuple[Panel, list[Point]]], suffix: str, style: Mapping[Series, Look], money: bool
 ) -> Figure:
-    figure, places = picture([_HEIGHT] * len(found), 0.5)
+    figure, places = picture([_HEIGHT] * len(found))
     for axes, (panel, some) in zip(places, found, strict=True):
         _panel(axes, panel, some, style)
     unit = "dollars" if money else "seconds of the machine"
     places[-1].set_xlabel(f"cost of {REQUESTS:,} answers, in {unit}")
-    legend(figure, style, (one for panel, _ in found for one in shown(panel)), line=False)
+    entries = {one.label: style[one] for panel, _ in found for one in shown(panel)}
+    teachers = {point.label: TEACHERS for _, some in found for point in some if not point.cell}
+    named(figure, list({**entries, **teachers}.items()), line=False)
     return Figure(
         name=f"cost{suffix}",
         title="Accuracy against cost",
@@ -165,26 +166,15 @@ def _panel(axes: Any, panel: Panel, found: Sequence[Point], style: Mapping[Serie
         [p.cost for p in best], [p.accuracy for p in best], where="post", color=FAINT, linewidth=1.0, zorder=1
     )
     for point in best:
-        axes.plot([point.cost], [point.accuracy], "o", ms=13, mfc="none", mec=INK, mew=1.0, zorder=2)
+        axes.plot([point.cost], [point.accuracy], "o", ms=11, mfc="none", mec=INK, mew=1.0, zorder=2)
     costs = [point.cost for point in found]
     ratio = max(costs) / min(costs)
     axes.set_xlim(min(costs) / max(ratio**0.12, 1.5), max(costs) * max(ratio**0.12, 1.5))
     span(axes, [point.accuracy for point in found], least=0.12)
     for point in found:
-        if point.cell:
-            axes.plot(
-                [point.cost], [point.accuracy], **style[point.cell.series].points(6), linestyle="", zorder=3
-            )
-        else:
-            axes.plot([point.cost], [point.accuracy], "*", color=TEACHER, markersize=9, zorder=3)
-            axes.annotate(
-                point.label,
-                (point.cost, point.accuracy),
-                (0, 9),
-                textcoords="offset points",
-                ha="center",
-                fontsize=SMALL,
-            )
+        look = style[point.cell.series] if point.cell else TEACHERS
+        size = 6 if point.cell else 9
+        axes.plot([point.cost], [point.accuracy], **look.points(size), linestyle="", zorder=3)
     for cells in _trails(found):
         look = style[cells[0][1].series]
         values = [cell.accuracy.value for _, cell in cells]

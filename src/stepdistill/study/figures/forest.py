@@ -8,13 +8,13 @@ from typing import Any
 from stepdistill.errors import DataError
 from stepdistill.study.comparisons import Comparison, compare_rows
 from stepdistill.study.figures.figure import Figure, UndrawnError
+from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import paged, wrapped
 from stepdistill.study.figures.series import shortened
-from stepdistill.study.figures.style import FAINT, SMALL, house_style, percent, picture
+from stepdistill.study.figures.style import FAINT, INK, SMALL, house_style, percent
 from stepdistill.study.results import ResultRow
 
 _PAGE = 16
-_AHEAD, _BEHIND, _OPEN = "#0072B2", "#D55E00", FAINT
 _SURE = 0.05
 
 
@@ -37,10 +37,10 @@ def differences(rows: Sequence[ResultRow], method: str, against: str) -> list[Fi
 
 
 def _figure(pairs: Sequence[tuple[Comparison, str]], suffix: str, method: str, against: str) -> Figure:
-    figure, (axes,) = picture([1.1 + 0.44 * len(pairs)])
+    figure, (axes,) = picture([0.1 + 0.42 * len(pairs)])
     _panel(axes, pairs)
-    axes.set_title(f"← {against} ahead   |   {method} ahead →", fontsize=9, loc="center", fontweight="normal")
-    axes.set_xlabel("difference in accuracy (points)")
+    axes.set_title(f"{method} minus {against}")
+    axes.set_xlabel(f"difference in accuracy (points); right of 0: {method} ahead")
     seeds = sorted({one.difference.seeds for one, _ in pairs})
     counts = sorted({one.difference.n for one, _ in pairs})
     chance = (
@@ -67,11 +67,10 @@ def _panel(axes: Any, pairs: Sequence[tuple[Comparison, str]]) -> None:
     axes.axvline(0, color="black", linewidth=1.0, zorder=1)
     for place, (one, _) in enumerate(pairs):
         gap, sure = one.difference, one.adjusted <= _SURE
-        colour = _OPEN if not sure else _AHEAD if gap.value > 0 else _BEHIND
+        colour = INK if sure else FAINT
         axes.hlines(place, 100 * gap.low, 100 * gap.high, color=colour, linewidth=2.0 if sure else 1.4)
-        marker = "o" if gap.value >= 0 else "s"
         face = colour if sure else "white"
-        axes.plot([100 * gap.value], [place], marker, color=colour, markerfacecolor=face, markersize=6.5)
+        axes.plot([100 * gap.value], [place], "o", color=colour, markerfacecolor=face, markersize=6.5)
         words = f"{100 * gap.value:+.1f}  {chance(one.adjusted)}\n{gap.seeds} seed{'s' * (gap.seeds != 1)}"
         axes.text(1.015, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL)
     axes.set_yticks(range(len(pairs)), [name for _, name in pairs])

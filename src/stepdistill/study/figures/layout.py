@@ -11,8 +11,9 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from stepdistill.study.figures.cells import Cell, Panel
 from stepdistill.study.figures.figure import Figure
+from stepdistill.study.figures.frame import ABOVE, WIDTH
 from stepdistill.study.figures.series import Series
-from stepdistill.study.figures.style import SMALL, WIDTH, Look, in_percent
+from stepdistill.study.figures.style import SMALL, Look, in_percent
 
 T = TypeVar("T")
 MOST_SERIES = 8
@@ -38,18 +39,28 @@ def left_out(panels: Iterable[Panel]) -> str:
     return f" Not drawn, to keep the rest readable: {', '.join(names)}." if names else ""
 
 
-def legend(figure: Any, looks: Mapping[Series, Look], series: Iterable[Series], line: bool = True) -> None:
-    """Name the series above all panels, where no data can be covered."""
-    names = list(dict.fromkeys(series))
-    if not names:
-        return
+def legend(figure: Any, looks: Mapping[Series, Look], series: Iterable[Series]) -> None:
+    """Name the series, each with its line, above all panels, where no data can be covered."""
+    named(figure, [(one.label, looks[one]) for one in dict.fromkeys(series)])
+
+
+def named(figure: Any, entries: Sequence[tuple[str, Look]], line: bool = True) -> None:
+    """A legend above all panels; `line` False: of markers alone."""
     handles = [
-        Line2D([], [], label=one.label, **(looks[one].drawn() if line else {**looks[one].points(), "ls": ""}))
-        for one in names
+        Line2D([], [], label=label, **(look.drawn() if line else {**look.points(7), "ls": ""}))
+        for label, look in entries
     ]
-    longest = max(len(one.label) for one in names) * 9 * _LETTER + 0.55
-    columns = max(1, min(len(names), int((WIDTH - 0.2) / longest)))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2.6, borderpad=0.1)
+    longest = max(len(label) for label, _ in entries) * 9 * _LETTER + 0.55
+    columns = max(1, min(len(entries), int((WIDTH - 0.2) / longest)))
+    found = figure.legend(
+        handles=handles,
+        loc="upper left",
+        ncols=columns,
+        handlelength=2.6 if line else 1.0,
+        borderpad=0.1,
+        borderaxespad=0,
+    )
+    found.set_gid(ABOVE)
 
 
 def span(axes: Any, values: Iterable[float], least: float = 0.06) -> None:
@@ -143,5 +154,5 @@ def wrapped(text: str, width: int = 21) -> str:
 
 
 def words(panel: Panel) -> str:
-    """Task, student and number of test examples, for a panel's title."""
-    return f"{panel.title}  (n = {panel.n:,})"
+    """Task, student and number of test examples, for a panel's title, on two lines where it is long."""
+    return f"{panel.title}{'  ' if len(panel.title) < 32 else chr(10)}(n = {panel.n:,})"

@@ -9,15 +9,18 @@ from typing import Any
 from stepdistill.evaluate.learning import SIZES, Curve, fit
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
+from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import beside, legend, paged, span, ticks, words
 from stepdistill.study.figures.series import Series
-from stepdistill.study.figures.style import FAINT, SMALL, Look, house_style, looks, picture
+from stepdistill.study.figures.style import FAINT, SMALL, Look, house_style, looks
 from stepdistill.study.results import ResultRow
 
-_HEIGHT = 3.2
+_HEIGHT = 2.5
 _PAGE = 4
-_MOST = 3
+_MOST = 2
 """Series of a panel: bands of more would cover each other."""
+_RESAMPLES = 1000
+"""A band does not show more, and the fit is the slow part of all figures."""
 _STEPS = 24
 AHEAD = 2.0
 """So many times the data is what is asked for."""
@@ -38,39 +41,45 @@ class _Fitted:
 
 @house_style
 def learning(rows: Sequence[ResultRow], method: str, against: str) -> list[Figure]:
-    """Fitted power laws of the largest student of each task: `method`, `against`, and one more.
+    """Fitted power laws of the largest student of each task: `method` and `against`, or others.
 
     Raises:
         UndrawnError: no series has enough different numbers of training examples.
     """
-    largest: dict[tuple[str, str], tuple[Panel, list[_Fitted]]] = {}
+    largest: dict[tuple[str, str], Panel] = {}
     for panel in panels(rows, by_student=True):
-        fitted = _fitted(panel, method, against)
-        if fitted:
-            largest[panel.task, panel.test] = panel, fitted
+        if _fittable(panel, method, against):
+            largest[panel.task, panel.test] = panel
     if not largest:
         raise UndrawnError(
             f"a learning curve needs {SIZES} different numbers of training examples of one method"
         )
     style = looks(cell.series for cell in cells_of(rows))
-    return paged(list(largest.values()), _PAGE, lambda part, suffix: _figure(part, suffix, style))
+    found = [(panel, _fitted(panel, method, against)) for panel in largest.values()]
+    return paged(found, _PAGE, lambda part, suffix: _figure(part, suffix, style))
+
+
+def _fittable(panel: Panel, method: str, against: str) -> list[Series]:
+    """The first series that have enough sizes: `method`, `against`, then others."""
+    ranked = sorted(panel.series, key=lambda one: {method: 0, against: 1}.get(one.name, 2))
+    return [
+        one for one in ranked if len({cell.first.n_train for cell in panel.of(one)} - {None, 0}) >= SIZES
+    ][:_MOST]
 
 
 def _fitted(panel: Panel, method: str, against: str) -> list[_Fitted]:
-    ranked = sorted(panel.series, key=lambda one: {method: 0, against: 1}.get(one.name, 2))
-    found: list[_Fitted] = []
-    for one in ranked:
+    found = []
+    for one in _fittable(panel, method, against):
         cells = tuple(cell for cell in panel.of(one) if cell.first.n_train)
         points = {cell.first.n_train or 0: [row.outcomes for row in cell.rows] for cell in cells}
-        if len(points) >= SIZES and len(found) < _MOST:
-            found.append(_Fitted(one, cells, fit(points)))
+        found.append(_Fitted(one, cells, fit(points, _RESAMPLES)))
     return found
 
 
 def _figure(
     found: Sequence[tuple[Panel, list[_Fitted]]], suffix: str, style: Mapping[Series, Look]
 ) -> Figure:
-    figure, places = picture([_HEIGHT] * len(found), 0.5)
+    figure, places = picture([_HEIGHT] * len(found))
     for axes, (panel, fitted) in zip(places, found, strict=True):
         _panel(axes, panel, fitted, style)
     places[-1].set_xlabel("training examples")
@@ -114,7 +123,7 @@ def _panel(axes: Any, panel: Panel, fitted: Sequence[_Fitted], style: Mapping[Se
     sizes = {float(size): f"{size:,}" for one in fitted for size in one.curve.sizes}
     ticks(axes, {**sizes, most * AHEAD: f"{most * AHEAD:,.0f}"}, width=3.3)
     gains = [(one.curve.at(AHEAD * one.most).value, _gain(one), style[one.series].colour) for one in fitted]
-    beside(axes, _HEIGHT - 0.85, gains)
+    beside(axes, _HEIGHT, gains)
     axes.set_title(words(panel))
     axes.set_ylabel("accuracy")
 

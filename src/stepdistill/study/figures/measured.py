@@ -8,41 +8,43 @@ from typing import Any
 
 from stepdistill.study.figures.cells import Cell, Panel, most_data, panels
 from stepdistill.study.figures.figure import Metrics
-from stepdistill.study.figures.series import shortened
-from stepdistill.study.figures.style import TEACHER, Look
+from stepdistill.study.figures.series import Series, shortened
 from stepdistill.study.results import ResultRow
 
-MOST = 4
-"""Predictors of a task that are drawn: more pages of one kind would not be read."""
-_TEACHER = Look(TEACHER, "*", "-", "full")
+_PAGES = 4
+"""Pages of one kind, which the tasks share; more would not be read."""
+_MOST = 3
+"""Predictors of one task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A predictor with the lines of `metrics.jsonl` of each of its seeds."""
+    """A predictor with the lines of `metrics.jsonl` of each of its seeds; a teacher has no series."""
 
     title: str
     label: str
+    series: Series | None
     lines: tuple[Mapping[str, Any], ...]
 
 
 def measured(
     rows: Sequence[ResultRow], metrics: Metrics, key: str, method: str, against: str
 ) -> list[Measured]:
-    """Of each task at most `MOST` predictors whose metrics have `key`.
+    """Of each task the chief predictors whose metrics have `key`.
 
-    They are the teacher, then `method` and `against`, then others, of the largest student, trained on the
-    most data.
+    They are `method`, then the teacher, `against`, and others, of the largest student, trained on the most
+    data: as many as leave a few pages for each task, at least one.
     """
     largest: dict[tuple[str, str], Panel] = {}
     for panel in panels(rows, by_student=True):
         largest[panel.task, panel.test] = most_data(panel)
+    most = max(1, min(_MOST, _PAGES // max(1, len(largest))))
     found = []
     for panel in largest.values():
         cells = sorted(panel.cells, key=lambda cell: _rank(cell, method, against))
-        ours = [_teacher(row, panel, metrics, key) for row in panel.teachers[:1]]
-        ours += [_student(cell, panel, metrics, key) for cell in cells]
-        found += [one for one in ours if one.lines][:MOST]
+        ours = [_student(cell, panel, metrics, key) for cell in cells]
+        ours[1:1] = [_teacher(row, panel, metrics, key) for row in panel.teachers[:1]]
+        found += [one for one in ours if one.lines][:most]
     return found
 
 
@@ -51,11 +53,13 @@ def _rank(cell: Cell, method: str, against: str) -> int:
 
 
 def _teacher(row: ResultRow, panel: Panel, metrics: Metrics, key: str) -> Measured:
-    return Measured(shortened(panel.task, 24), "teacher", _lines([row], metrics, key)[:1])
+    return Measured(shortened(panel.task, 24), "teacher", None, _lines([row], metrics, key)[:1])
 
 
 def _student(cell: Cell, panel: Panel, metrics: Metrics, key: str) -> Measured:
-    return Measured(shortened(panel.task, 24), cell.series.label, _lines(cell.rows, metrics, key))
+    return Measured(
+        shortened(panel.task, 24), cell.series.label, cell.series, _lines(cell.rows, metrics, key)
+    )
 
 
 def _lines(rows: Sequence[ResultRow], metrics: Metrics, key: str) -> tuple[Mapping[str, Any], ...]:

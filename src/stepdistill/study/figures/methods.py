@@ -8,24 +8,23 @@ from typing import Any
 from stepdistill.evaluate.bootstrap import Interval
 from stepdistill.study.figures.cells import Panel, cells_of, most_data, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
+from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import paged, words, wrapped
 from stepdistill.study.figures.series import Series, shortened
 from stepdistill.study.figures.style import (
     SMALL,
-    TEACHER,
+    TEACHERS,
     Look,
     house_style,
     in_percent,
     looks,
     percent,
-    picture,
 )
 from stepdistill.study.results import ResultRow
 
 _PAGE = 4
 _MOST = 24
 """Rows of a panel; a page has no room for more."""
-_TEACHER = Look(TEACHER, "*", "-", "full")
 _Row = tuple[str, Interval, Look]
 
 
@@ -45,9 +44,11 @@ def by_method(rows: Sequence[ResultRow]) -> list[Figure]:
 
 def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -> Figure:
     lists = [_rows(panel, style) for panel in found]
-    figure, places = picture([0.75 + 0.36 * len(one[:_MOST]) for one in lists])
+    figure, places = picture([0.1 + 0.36 * len(one[:_MOST]) for one in lists])
+    drawn = [found for list_ in lists for _, found, _ in list_[:_MOST]]
+    low, high = min(found.low for found in drawn), max(found.high for found in drawn)
     for axes, panel, list_ in zip(places, found, lists, strict=True):
-        _panel(axes, list_[:_MOST])
+        _panel(axes, list_[:_MOST], (low, high))
         axes.set_title(words(panel))
     places[-1].set_xlabel("accuracy")
     seeds = "; ".join(dict.fromkeys(panel.seeds() for panel in found))
@@ -73,14 +74,14 @@ def _rows(panel: Panel, style: Mapping[Series, Look]) -> list[_Row]:
         (
             "teacher" if alone else f"teacher {shortened(t.teacher, 24)}",
             Interval(t.value, t.low, t.high),
-            _TEACHER,
+            TEACHERS,
         )
         for t in panel.teachers
     ]
     return [*teachers, *((cell.series.label, cell.accuracy, style[cell.series]) for cell in panel.cells)]
 
 
-def _panel(axes: Any, rows: Sequence[_Row]) -> None:
+def _panel(axes: Any, rows: Sequence[_Row], ends: tuple[float, float]) -> None:
     for place, (_, found, look) in enumerate(rows):
         axes.hlines(place, found.low, found.high, color=look.colour, linewidth=1.6)
         axes.plot([found.value], [place], **look.points(7), linestyle="")
@@ -94,7 +95,7 @@ def _panel(axes: Any, rows: Sequence[_Row]) -> None:
         )
     axes.set_yticks(range(len(rows)), [wrapped(name) for name, _, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    low, high = min(found.low for _, found, _ in rows), max(found.high for _, found, _ in rows)
+    low, high = ends
     room = max(0.05 * (high - low), 0.01)
     axes.set_xlim(max(-0.015, low - room), min(1.015, high + room))
     axes.locator_params(axis="x", nbins=5)

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepdistill.evaluate.statistics import wilson
+from stepdistill.study.figures.cells import cells_of
 from stepdistill.study.figures.figure import Figure, Metrics, UndrawnError
-from stepdistill.study.figures.layout import paged
-from stepdistill.study.figures.measured import MOST, Measured, measured
-from stepdistill.study.figures.style import FAINT, SMALL, house_style, in_percent, picture
+from stepdistill.study.figures.frame import picture
+from stepdistill.study.figures.layout import named, paged
+from stepdistill.study.figures.measured import Measured, measured
+from stepdistill.study.figures.series import Series
+from stepdistill.study.figures.style import FAINT, TEACHERS, Look, house_style, in_percent, looks
 from stepdistill.study.results import ResultRow
 
-_BLUE = "#0072B2"
+_COUNT = 7.0
+"""Points, of the counts over the bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Bin:
 
 @house_style
 def reliability(rows: Sequence[ResultRow], metrics: Metrics, method: str, against: str) -> list[Figure]:
-    """Accuracy against stated probability of the chief predictors of each task, one page for each.
+    """Accuracy against stated probability of the chief predictors, one page a task.
 
     Raises:
         UndrawnError: no predictor's metrics have probabilities.
@@ -38,7 +42,11 @@ def reliability(rows: Sequence[ResultRow], metrics: Metrics, method: str, agains
     found = [one for one in measured(rows, metrics, "reliability", method, against) if bins(one.lines)]
     if not found:
         raise UndrawnError("no predictor gives probabilities: they need a closed set of labels")
-    return paged(found, 1, lambda part, suffix: _figure(part[0], suffix))
+    style = looks(cell.series for cell in cells_of(rows))
+    tasks = [
+        [one for one in found if one.title == title] for title in dict.fromkeys(one.title for one in found)
+    ]
+    return paged(tasks, 1, lambda part, suffix: _figure(part[0], suffix, style))
 
 
 def bins(lines: Sequence[Mapping[str, Any]]) -> list[Bin]:
@@ -56,72 +64,77 @@ def bins(lines: Sequence[Mapping[str, Any]]) -> list[Bin]:
     return found
 
 
-def _figure(one: Measured, suffix: str) -> Figure:
-    figure, (above, below) = picture([2.9, 1.2])
-    found = bins(one.lines)
-    _diagram(above, found, len(one.lines))
-    _counts(below, found)
-    errors = [line["ece"] for line in one.lines if line.get("ece") is not None]
-    words = f"  (ECE {100 * sum(errors) / len(errors):.1f} %)" if errors else ""
-    above.set_title(f"{one.title}: {one.label}{words}")
-    n = sum(bin_.n for bin_ in found)
-    seeds = f"{len(one.lines)} seeds together" if len(one.lines) > 1 else "one seed"
+def _figure(found: Sequence[Measured], suffix: str, style: Mapping[Series, Look]) -> Figure:
+    figure, (above, below) = picture([2.3, 0.9])
+    drawn = [(bins(one.lines), style[one.series] if one.series else TEACHERS, one) for one in found]
+    above.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    for some, look, one in drawn:
+        _diagram(above, some, look, len(one.lines))
+    _counts(below, [(some, look) for some, look, _ in drawn])
+    title = found[0].title
+    above.set_title(title)
+    above.set_ylabel("right")
+    in_percent(above.yaxis)
+    above.set_ylim(-0.03, 1.03)
+    above.tick_params(labelbottom=False)
+    named(figure, [(_name(one), look) for _, look, one in drawn])
+    seeds = max(len(one.lines) for one in found)
+    together = f"answers of {seeds} seeds together" if seeds > 1 else "one seed"
     return Figure(
         name=f"reliability{suffix}",
-        title=f"Reliability diagram, {one.title}: {one.label}",
+        title=f"Reliability diagram, {title}",
         caption=(
-            f"How often answers are right against the probability they were given with; on the diagonal both "
-            f"agree, below it the predictor is too sure. {n:,} answers, {seeds}; bars are 95 % Wilson "
-            "intervals for the test examples of one seed. Below: number of answers in each bin. ECE is the "
-            f"mean distance from the diagonal (mean over seeds). At most {MOST} predictors a task are drawn."
+            "How often answers are right against the probability they were given with; on the dashed "
+            f"diagonal both agree, below it the predictor is too sure ({together}). Bars are 95 % Wilson "
+            "intervals for the test examples of one seed. Below: the number of answers in each bin. ECE is "
+            "the mean distance from the diagonal (mean over seeds)."
         ),
-        alt=f"Reliability diagram of {one.label} on {one.title}. "
-        + " ".join(
-            f"{100 * b.low:.0f} to {100 * b.high:.0f} %: {b.n} answers, stated {100 * b.confidence:.0f} %, "
-            f"right {100 * b.accuracy:.0f} %."
-            for b in found
-        ),
+        alt="Reliability diagram. " + " ".join(_said(some, one) for some, _, one in drawn),
         picture=figure,
     )
 
 
-def _diagram(axes: Any, found: Sequence[Bin], seeds: int) -> None:
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+def _name(one: Measured) -> str:
+    errors = [line["ece"] for line in one.lines if line.get("ece") is not None]
+    return one.label + (f", ECE {100 * sum(errors) / len(errors):.1f} %" if errors else "")
+
+
+def _said(found: Sequence[Bin], one: Measured) -> str:
+    said = [
+        f"{100 * b.low:.0f} to {100 * b.high:.0f} %: {b.n} answers, stated {100 * b.confidence:.0f} %, "
+        f"right {100 * b.accuracy:.0f} %"
+        for b in found
+    ]
+    return f"{_name(one)}: {'; '.join(said)}."
+
+
+def _diagram(axes: Any, found: Sequence[Bin], look: Look, seeds: int) -> None:
     for one in found:
         n = max(1, round(one.n / seeds))
         low, high = wilson(round(one.accuracy * n), n)
-        axes.vlines(one.confidence, low, high, color=_BLUE, linewidth=1.2)
+        axes.vlines(one.confidence, low, high, color=look.colour, linewidth=1.0, alpha=0.7)
     axes.plot(
-        [b.confidence for b in found],
-        [b.accuracy for b in found],
-        "o-",
-        color=_BLUE,
-        markersize=5.5,
-        linewidth=1.2,
+        [b.confidence for b in found], [b.accuracy for b in found], **{**look.drawn(), "linewidth": 1.2}
     )
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_ylabel("right")
-    in_percent(axes.yaxis)
     _across(axes)
-    axes.tick_params(labelbottom=False)
 
 
-def _counts(axes: Any, found: Sequence[Bin]) -> None:
-    for one in found:
-        axes.bar(
-            one.low, one.n, one.high - one.low, align="edge", color="#9CC3DE", edgecolor=_BLUE, linewidth=0.7
-        )
-        if len(found) <= 12:
-            middle = (one.low + one.high) / 2
+def _counts(axes: Any, drawn: Sequence[tuple[Sequence[Bin], Look]]) -> None:
+    for place, (found, look) in enumerate(drawn):
+        for one in found:
+            wide = (one.high - one.low) / len(drawn)
+            begin = one.low + place * wide
+            axes.bar(begin, one.n, 0.9 * wide, align="edge", color=look.colour, alpha=0.8, linewidth=0)
             axes.annotate(
                 f"{one.n:,}",
-                (middle, one.n),
-                (0, 1.5),
+                (begin + wide / 2, one.n),
+                (0, 2),
                 textcoords="offset points",
                 ha="center",
-                fontsize=SMALL - 1,
+                fontsize=_COUNT,
+                rotation=90 if len(drawn) > 1 else 0,
             )
-    axes.set_ylim(0, 1.3 * max(one.n for one in found))
+    axes.set_ylim(0, (1.75 if len(drawn) > 1 else 1.3) * max(one.n for found, _ in drawn for one in found))
     axes.locator_params(axis="y", nbins=3)
     axes.set_ylabel("answers")
     axes.set_xlabel("stated probability of the answer")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from stepdistill.files import replacing, write_text
 from stepdistill.study.figures.figure import Drawn, Figure
+from stepdistill.study.figures.frame import settle
 from stepdistill.study.figures.style import DPI, house_style
 
 _ID = re.compile(r'\bid="([^"]+)"')
@@ -35,16 +36,17 @@ def write(figure: Figure, folder: Path) -> Drawn:
     """
     svg, png = folder / f"{figure.name}.svg", folder / f"{figure.name}.png"
     words, pixels = io.StringIO(), io.BytesIO()
-    # What `savefig` would do five times: places are found once, and each file is drawn once.
-    figure.picture.get_layout_engine().execute(figure.picture)
-    figure.picture.set_layout_engine("none")
+    # `savefig` would draw everything twice for each file.
+    settle(figure.picture)
     FigureCanvasSVG(figure.picture).print_svg(words, metadata={"Date": None, "Creator": None})
     figure.picture.set_dpi(DPI)
     drawn = FigureCanvasAgg(figure.picture)
     drawn.draw()
     # Flat colours: a palette of 256 shows them all in a third of the bytes.
     image = Image.fromarray(np.asarray(drawn.buffer_rgba())[:, :, :3])
-    image.quantize(256, dither=Image.Dither.NONE).save(pixels, format="png", dpi=(DPI, DPI))
+    image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        pixels, format="png", dpi=(DPI, DPI)
+    )
     write_text(svg, pasteable(words.getvalue(), figure))
     with replacing(png, binary=True) as file:
         file.write(pixels.getvalue())
