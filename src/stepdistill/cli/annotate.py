@@ -20,6 +20,14 @@ Export = Annotated[
     Path | None,
     typer.Option("--export", metavar="FILE", help="Also write the annotations to a .jsonl or .parquet file."),
 ]
+UntilFlat = Annotated[
+    float | None,
+    typer.Option(
+        "--until-flat",
+        metavar="POINTS",
+        help="Annotate in growing parts; stop where the next is expected to gain fewer points of accuracy.",
+    ),
+]
 
 
 def annotate(
@@ -29,6 +37,7 @@ def annotate(
     reparse: Reparse = False,
     repair: Repair = False,
     export: Export = None,
+    until_flat: UntilFlat = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -36,12 +45,15 @@ def annotate(
 
     Answers are paid once: started again, it asks only what the ledger has no answer for.
     """
-    if sum((preview is not None, reparse, repair)) > 1:
-        raise ConfigError("--preview, --reparse and --repair exclude each other; give one")
-    if export is not None and (preview is not None or repair):
+    if sum((preview is not None, reparse, repair, until_flat is not None)) > 1:
+        raise ConfigError("--preview, --reparse, --repair and --until-flat exclude each other; give one")
+    if export is not None and (preview is not None or repair or until_flat is not None):
         raise ConfigError("--export goes with no flag but --reparse: the others annotate nothing")
     from stepdistill.cli import teaching
 
+    if until_flat is not None:
+        _until_flat(file, set_, until_flat, quiet, json)
+        return
     if repair:
         teaching.repair(file, set_ or [], json)
         return
@@ -55,3 +67,12 @@ def annotate(
         if export is not None:
             teaching.export(job, export)
     teaching.show_outcome(job, outcome, json)
+
+
+def _until_flat(file: Path, set_: list[str] | None, points: float, quiet: bool, json: bool) -> None:
+    from stepdistill.cli import growth
+
+    growth.check(looked_at(file, set_), points)
+    with opened_job(file, set_, quiet or json) as job:
+        found = growth.grow(job, points)
+    growth.show_flat(job, found, (file, set_ or []), json)
