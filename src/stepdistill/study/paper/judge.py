@@ -42,8 +42,6 @@ def judge(rows: Sequence[ResultRow], name: str) -> list[Judged]:
 
 
 def _accuracies(rows: Sequence[ResultRow], block: Scores) -> Iterator[Judged]:
-    from stepdistill.evaluate.bootstrap import mean_accuracy
-
     tests = published().tests
     for method, values in block.accuracy.items():
         what = method + _whose(method, block)
@@ -51,18 +49,25 @@ def _accuracies(rows: Sequence[ResultRow], block: Scores) -> Iterator[Judged]:
             n, value = tests[task], percent / 100
             reported = Reported(value, *wilson(value * n, n), n, block.runs, block.source)
             groups = _by_student(matching(rows, task, method, block.labels, block.teacher))
-            if not groups or not block.judged:
-                yield Judged("accuracy", task, what, reported, why_not=block.why or NOT_RUN)
-                continue
             for student, group in groups.items():
-                part = max(map(_fraction, group))
-                outcomes = {r.seed: r.outcomes for r in group if _fraction(r) == part}
-                ours = mean_accuracy(list(outcomes.values()))
-                same = block.student is None or called(student) == block.student
-                numbers = Measured(
-                    ours.value, ours.low, ours.high, None, len(outcomes), part, called(student), same
-                )
-                yield Judged("accuracy", task, what, reported, numbers, *_inside(reported, numbers))
+                ours = _mean(student, group, block)
+                if block.judged:
+                    yield Judged("accuracy", task, what, reported, ours, *_inside(reported, ours))
+                else:
+                    yield Judged("accuracy", task, what, reported, ours, why_not=block.why)
+            if not groups:
+                yield Judged("accuracy", task, what, reported, why_not=block.why or NOT_RUN)
+
+
+def _mean(student: str | None, rows: Sequence[ResultRow], block: Scores) -> Measured:
+    """The mean over the seeds at the largest part of the data."""
+    from stepdistill.evaluate.bootstrap import mean_accuracy
+
+    part = max(map(_fraction, rows))
+    outcomes = {row.seed: row.outcomes for row in rows if _fraction(row) == part}
+    found = mean_accuracy(list(outcomes.values()))
+    same = block.student is None or called(student) == block.student
+    return Measured(found.value, found.low, found.high, None, len(outcomes), part, called(student), same)
 
 
 def _differences(rows: Sequence[ResultRow], block: Scores) -> Iterator[Judged]:

@@ -57,7 +57,7 @@ class Judged:
         same_sign: of differences: whether both point the same way.
         shown: of differences and shares: whether ours is beyond chance.
         published_shown: of differences: whether the published one is.
-        why_not: why nothing is judged, or "".
+        why_not: why nothing is judged, though ours may stand beside it, or "".
     """
 
     kind: Kind
@@ -76,15 +76,17 @@ class Judged:
     def sentence(self) -> str:
         """All of it in one plain sentence."""
         begin = f"{self.task}, {self.what}: {_reported(self)}"
-        if self.ours is None:
-            return f"{begin}; not judged: {self.why_not}"
-        verdict = self.verdict
-        return f"{begin}; {_measured(self, self.ours)}{': ' if verdict else ''}{verdict}"
+        if self.ours is not None:
+            begin += f"; {_measured(self, self.ours)}"
+        joint = "; " if self.why_not else ": "
+        return f"{begin}{joint}{self.verdict}" if self.verdict else begin
 
     @property
     def verdict(self) -> str:
         """What is to be said of the two, in a few words; "" where the numbers say it."""
-        return self.why_not if self.ours is None else _verdict(self, self.ours)
+        if self.why_not or self.ours is None:
+            return f"not judged: {self.why_not}"
+        return _verdict(self, self.ours)
 
 
 def _reported(judged: Judged) -> str:
@@ -101,11 +103,11 @@ def _reported(judged: Judged) -> str:
 
 
 def _measured(judged: Judged, ours: Measured) -> str:
-    seeds = f"{ours.seeds} seed{'s' if ours.seeds > 1 else ''}"
+    seeds = f"{ours.seeds} seed{'s' if ours.seeds > 1 else ''}" if ours.student else "asked once"
     part = f" on {100 * ours.fraction:g} % of the data" if ours.fraction != 1 else ""
     who = f"of {ours.student}, " if ours.student and not ours.same_student else ""
     if judged.kind == "share":
-        beyond = "beyond chance" if judged.shown else "not beyond chance"
+        beyond = _beyond(judged, ours).removeprefix("ours ")
         with_ = (
             f"with {100 * ours.value:g} %, {beyond}"
             if ours.value is not None
@@ -123,7 +125,7 @@ def _verdict(judged: Judged, ours: Measured) -> str:
     parts = []
     if judged.kind == "difference":
         parts.append("the same direction" if judged.same_sign else "not the same direction")
-        parts.append("ours beyond chance" if judged.shown else "ours not beyond chance")
+        parts.append(_beyond(judged, ours))
     if not ours.same_student:
         alike = "only the direction compares" if judged.kind == "difference" else "the numbers do not compare"
         parts.append(f"another student, so {alike}")
@@ -137,6 +139,12 @@ def _verdict(judged: Judged, ours: Measured) -> str:
     else:
         parts.append("neither lies in the other's interval")
     return ", ".join(parts)
+
+
+def _beyond(judged: Judged, ours: Measured) -> str:
+    if not judged.shown:
+        return "ours not beyond chance"
+    return "ours beyond chance" + (" in its test examples, of one seed" if ours.seeds == 1 else "")
 
 
 def _number(share: float, signed: bool) -> str:
