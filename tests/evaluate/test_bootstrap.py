@@ -16,8 +16,9 @@ from stepdistill.evaluate.bootstrap import (
     paired_statistic,
     pooled,
 )
-from stepdistill.evaluate.resampling import resampled
+from stepdistill.evaluate.resampling import deviations, percentiles, resampled
 from stepdistill.evaluate.statistics import mcnemar, wilson
+from stepdistill.evaluate.variance import variance
 
 
 def drawn(shares: list[float], n: int, seed: int = 0) -> list[str]:
@@ -216,3 +217,19 @@ def test_groups_of_seeds_are_resampled_on_the_same_examples() -> None:
     means, draws = joint_means([[text], [text, text]], resamples=500)
     assert means.tolist() == [text.count("1") / 300] * 2
     assert draws[:, 0].tolist() == pytest.approx(draws[:, 1].tolist())
+
+
+def test_what_few_seeds_say_of_their_variance_is_said_with_students_tails() -> None:
+    special = pytest.importorskip("scipy.special")
+    rng = np.random.default_rng(0)
+    level = np.array([[0.4], [0.5], [0.6]])
+    before, after = ((rng.random((3, 2000)) < level).astype(float) for _ in range(2))
+    known = variance(after, before)
+    low, high = percentiles(deviations([(before, after)], 10_000, rng))
+    assert known.freedom < 6
+    wide = special.stdtrit(known.freedom, 0.975) * known.total**0.5
+    assert (high - low) / 2 == pytest.approx(wide, rel=0.15)
+
+
+def test_what_is_0_but_for_rounding_is_0() -> None:
+    assert percentiles(np.full(999, 1e-17)) == (0.0, 0.0)
