@@ -159,6 +159,7 @@ def _legend(figure: Any, series: Sequence[Series], style: Mapping[Series, Look],
         ncols=len(some),
         title=title,
         columnspacing=1.5,
+        labelspacing=1.2,
         handleheight=0.13 * scale.largest,
         borderpad=0.3,
     )

@@ -56,17 +56,18 @@ def draw_all(
     if not rows:
         raise DataError("no results, so no figures; run the study first")
     drawn: list[Drawn] = []
-    kinds = _kinds(rows, metrics, method, against)
-    for kind in kinds:
+    found = kinds(rows, metrics, method, against)
+    for kind in found:
         try:
             drawn += [write(figure, folder) for figure in kind.draw()]
         except UndrawnError as reason:
             drawn.append(Drawn(kind.name, kind.title, "", "", None, None, str(reason)))
-    _sweep(folder, [kind.name for kind in kinds], drawn)
+    _sweep(folder, [kind.name for kind in found], drawn)
     return drawn
 
 
-def _kinds(rows: Sequence[ResultRow], metrics: Metrics, method: str, against: str) -> list[Kind]:
+def kinds(rows: Sequence[ResultRow], metrics: Metrics, method: str, against: str) -> list[Kind]:
+    """All kinds of figures, in the order of a report."""
     return [
         Kind("accuracy", "Accuracy of every method", lambda: by_method(rows)),
         Kind("difference", f"{method} against {against}, paired", lambda: differences(rows, method, against)),
