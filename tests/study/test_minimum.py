@@ -12,9 +12,10 @@ import pytest
 
 from stepdistill.config import StudyConfig, check
 from stepdistill.errors import ConfigError, RunFolderError
+from stepdistill.study.contestants import contestants
 from stepdistill.study.folder import RunFolder
-from stepdistill.study.grid import Trial
-from stepdistill.study.minimum import MINIMUM, Certificate, find
+from stepdistill.study.grid import Trial, trials
+from stepdistill.study.minimum import MINIMUM, Certificate, RunTrials, find
 from stepdistill.study.trial import Measured, run_trial, write_trial
 
 SMALL = {"model": "scratch:", "scratch": {"d_model": 16, "d_ff": 16, "heads": 2, "layers": 1}}
@@ -89,6 +90,11 @@ class Runner:
             run_trial(trial.folder)
 
 
+def search(config: StudyConfig, runner: RunTrials) -> Certificate:
+    """As `study --minimum` does it."""
+    return find(config, runner, contestants(config, trials(config)))
+
+
 def nobody(trials: Sequence[Trial], measure: Measured) -> None:
     raise AssertionError("nothing was to be run")
 
@@ -113,7 +119,7 @@ def test_a_grid_in_which_the_answer_cannot_lie_is_refused_before_any_work(
     data: Path, tmp_path: Path, changed: dict[str, Any], parts: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        find(study(data, tmp_path / "out", **changed), nobody)
+        search(study(data, tmp_path / "out", **changed), nobody)
     assert "\n" not in str(refused.value)
     for part in parts:
         assert part in str(refused.value)
@@ -129,7 +135,7 @@ def test_what_decides_is_validation_or_test(data: Path, tmp_path: Path) -> None:
 def searched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, Certificate, Runner]:
     """A search that ends: with nine tenths of all accuracy allowed, any student is as good as another."""
     config, runner = study(data, tmp_path_factory.mktemp("minimum") / "out"), Runner()
-    return config, find(config, runner), runner
+    return config, search(config, runner), runner
 
 
 @pytest.mark.slow
@@ -179,23 +185,24 @@ def test_a_second_search_runs_nothing_and_finds_the_same(
     searched: tuple[StudyConfig, Certificate, Runner],
 ) -> None:
     config, found, _ = searched
-    assert find(config, nobody) == found
+    assert search(config, nobody) == found
 
 
 @pytest.mark.slow
 def test_an_unreachable_teacher_is_not_reached_and_costs_no_test(data: Path, tmp_path: Path) -> None:
     changed = {"grid__students": [SMALL], "minimum": {"target": "teacher"}}
     runner = Runner()
-    found = find(study(data, tmp_path / "out", **changed), runner)
+    found = search(study(data, tmp_path / "out", **changed), runner)
     (one,) = found.students
     assert (one.verdict, one.fraction, one.test) == ("not reached", None, None)
     assert [(p.fraction, p.decision) for p in one.probes] == [(1.0, "abandoned")]
     assert (one.inferred, one.target_accuracy) == ({"0.5": "not reached"}, 1.0)
     assert [measure for _, measure in runner.ran] == ["validation"]
     assert "does not reach the teacher's accuracy (100 %), not with 100 %" in found.sentences[0]
+    assert "Nothing was chosen, so test was not read." in found.notes
     # On test itself, the trial goes on from where it is, and the certificate says so.
     changed["minimum"] = {"target": "teacher", "on": "test"}
-    again = find(study(data, tmp_path / "out", **changed), runner)
+    again = search(study(data, tmp_path / "out", **changed), runner)
     assert (again.students[0].verdict, again.students[0].n) == ("not reached", 30)
     assert any("no examples are left" in note for note in again.notes)
 
@@ -210,5 +217,5 @@ def test_a_trial_that_fails_ends_the_search_in_one_line(data: Path, tmp_path: Pa
             run_trial(trial.folder)
 
     with pytest.raises(RunFolderError, match=r"another configuration.*run the same command again") as failed:
-        find(study(data, tmp_path / "out", grid__students=[SMALL]), fails)
+        search(study(data, tmp_path / "out", grid__students=[SMALL]), fails)
     assert "\n" not in str(failed.value)

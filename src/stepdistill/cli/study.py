@@ -91,19 +91,22 @@ def _minimum(found: StudyConfig, quiet: bool, json: bool) -> None:
     from json import dumps
 
     from stepdistill.cli.progress import bars
+    from stepdistill.study.contestants import contestants
     from stepdistill.study.minimum import MINIMUM, find
     from stepdistill.study.runner import Manner, run_trials
     from stepdistill.study.whole import check_study, gathered, open_study
 
     made = check_study(found)
+    given = contestants(found, made)
     folder = open_study(found, made)
     with bars(quiet) as watch:
         # Students are kept until the search has read what it needs.
         certificate = find(
             found,
             lambda some, measure: (run_trials(some, Manner(found.jobs, True, measure, watch=watch)), None)[1],
+            given,
         )
     gathered(folder, made)
-    for sentence in () if json else certificate.sentences:
+    for sentence in () if json else (*certificate.sentences, *certificate.notes):
         typer.echo(sentence)
     typer.echo(dumps(asdict(certificate)) if json else f"The certificate is in {folder / MINIMUM}")

@@ -10,7 +10,7 @@ from stepdistill.config import StudentConfig, StudyConfig
 from stepdistill.errors import ConfigError
 from stepdistill.records import unwatched
 from stepdistill.study.folder import TEACHER
-from stepdistill.study.grid import Trial, arm_name, trials
+from stepdistill.study.grid import Trial, arm_name
 from stepdistill.study.job import Job
 
 Key = TypeVar("Key")
@@ -37,16 +37,16 @@ class Contestant:
         return [seed for found, seed in self.trials if found == fraction]
 
 
-def contestants(study: StudyConfig) -> list[Contestant]:
-    """The students of the grid that the method is tried with, in the order of the grid.
+def contestants(study: StudyConfig, found: Sequence[Trial]) -> list[Contestant]:
+    """The students that the method is tried with among a study's trials, in the order of the grid.
 
-    Reads the data, and writes nothing.
+    Writes nothing.
 
     Raises:
         ConfigError: the grid lacks the method or the target, varies more than students, fractions and
             seeds, or the target's answers cannot be had on the examples that decide.
     """
-    wanted, found = study.minimum, trials(study)
+    wanted = study.minimum
     method = _arm(study, "method", wanted.method, found)
     mine = [trial for trial in found if trial.arm == method]
     theirs: list[Trial] = []

@@ -20,7 +20,7 @@ from stepdistill.study.certificate import (
     Wording,
     percent,
 )
-from stepdistill.study.contestants import Contestant, contestants
+from stepdistill.study.contestants import Contestant
 from stepdistill.study.folder import TEACHER, RunFolder
 from stepdistill.study.grid import Trial
 from stepdistill.study.looks import Probe, Rule, answer, bisect, look, planned_probes, probe, split
@@ -34,7 +34,7 @@ RunTrials = Callable[[Sequence[Trial], Measured], None]
 `is_done(trial.folder, measure)`. What fails is an outcome in its folder, as in a study."""
 
 
-def find(study: StudyConfig, run_trials: RunTrials) -> Certificate:
+def find(study: StudyConfig, run_trials: RunTrials, given: Sequence[Contestant]) -> Certificate:
     """Search for the least with which `minimum.method` reaches `minimum.target`; write `OUT/minimum.json`.
 
     For each student: the largest fraction first; if it reaches the target, bisection over the others
@@ -42,13 +42,13 @@ def find(study: StudyConfig, run_trials: RunTrials) -> Certificate:
     that the search can need, for all students (Bonferroni). With `minimum.on: validation` the looks are
     at validation, and test is read once, for the recipes that were chosen and their target; with `test`
     all looks are at test. Finished trials are never repeated, and students must be kept meanwhile.
+    `given` are the `contestants` of the study, which refuses what does not fit before anything is run.
 
     Raises:
-        ConfigError: `minimum` and the grid do not fit; nothing has been run then.
         RunFolderError: a trial failed, or has not come to its end.
         TeacherError: the teacher is the target and has not answered all the examples that decide.
     """
-    search = _Search(study, run_trials, contestants(study))
+    search = _Search(study, run_trials, given)
     found = search.verdicts()
     certificate = search.certificate(search.tested(found))
     write_json(Path(study.out).expanduser() / MINIMUM, asdict(certificate))
@@ -123,7 +123,7 @@ class _Search:
         words = Wording(wanted.method, wanted.target, self.target_student, wanted.margin, wanted.on, level)
         return Certificate(
             sentences=tuple(map(words.sentence, found)),
-            notes=self._notes(),
+            notes=self._notes(found),
             task=str(next(iter(self.given[0].trials.values())).axes["task"]),
             method=wanted.method,
             target=wanted.target,
@@ -227,7 +227,7 @@ class _Search:
             why = outcome.error if outcome and outcome.error else "has not come to its end"
             raise RunFolderError(f"{trial.folder}: {why}; mend it, then run the same command again")
 
-    def _notes(self) -> tuple[str, ...]:
+    def _notes(self, found: Sequence[StudentVerdict]) -> tuple[str, ...]:
         wanted = self.study.minimum
         notes = [
             f"At most {self.planned} looks were planned, so each interval is at "
@@ -236,7 +236,12 @@ class _Search:
         if wanted.on == "test":
             notes.append("Every look was at test: no examples are left that did not choose the recipe.")
         else:
-            notes.append("Validation chose; test was read for what it chose alone, once.")
+            read = any(one.test for one in found)
+            notes.append(
+                "Validation chose; test was read for what it chose alone, once."
+                if read
+                else "Nothing was chosen, so test was not read."
+            )
             notes.append(
                 "Each student's checkpoint was chosen on validation too"
                 + (", which flatters it beside the teacher." if wanted.target == TEACHER else ".")
