@@ -26,7 +26,7 @@ def differences(rows: Sequence[ResultRow], method: str, against: str) -> list[Fi
         UndrawnError: no cell has both, or they cannot be compared.
     """
     try:
-        found = compare_rows(rows, method, against)
+        found = compare_rows(sorted(rows, key=_place), method, against)
     except DataError as error:
         raise UndrawnError(str(error)) from None
     if not found:
@@ -92,6 +92,11 @@ def chance(p: float) -> str:
     if p < 0.001:
         return "p < 0.001"
     return f"p = {p:.1g}" if p < 0.1 or p == 1 else f"p = {p:.2f}"
+
+
+def _place(row: ResultRow) -> tuple[str, int, str, float, str, str, int]:
+    size, share = row.parameters or 0, row.fraction or 0.0
+    return row.task, size, row.student or "", share, row.trial, row.name, row.seed or 0
 
 
 def _names(found: Sequence[Comparison]) -> list[str]:
