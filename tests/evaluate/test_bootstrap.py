@@ -16,7 +16,7 @@ from stepdistill.evaluate.bootstrap import (
     paired_statistic,
     pooled,
 )
-from stepdistill.evaluate.resampling import deviations, percentiles, resampled
+from stepdistill.evaluate.resampling import _crossed, deviations, percentiles, resampled
 from stepdistill.evaluate.statistics import mcnemar, wilson
 from stepdistill.evaluate.variance import variance
 
@@ -233,3 +233,26 @@ def test_what_few_seeds_say_of_their_variance_is_said_with_students_tails() -> N
 
 def test_what_is_0_but_for_rounding_is_0() -> None:
     assert percentiles(np.full(999, 1e-17)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_seeds_and_examples_are_crossed_whichever_way_they_are_drawn(seeds: int) -> None:
+    """Eight seeds have too many choices to be drawn for one by one; both ways have one distribution."""
+    first, second = drawn([0.45] * seeds, 100), drawn([0.5] * seeds, 100, 1)
+    rows = [
+        [(b == "1") - (a == "1") for a, b in zip(*pair, strict=True)]
+        for pair in zip(first, second, strict=True)
+    ]
+    table = np.array(rows, dtype=float)
+    rng = np.random.default_rng(0)
+    found = [_crossed(table, 4000, rng)]
+    picked = rng.integers(0, seeds, (4000, seeds))
+    stretch = (seeds / (seeds - 1)) ** 0.5
+    for row in picked:
+        columns = table[:, rng.integers(0, 100, 100)].mean(axis=1)
+        found.append(columns.mean() + stretch * (columns[row].mean() - columns.mean()) - table.mean())
+    ours, theirs = found[0], np.array(found[1:])
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.06)
+    assert np.quantile(ours, [0.05, 0.5, 0.95]) == pytest.approx(
+        np.quantile(theirs, [0.05, 0.5, 0.95]), abs=0.006
+    )

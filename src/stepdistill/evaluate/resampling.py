@@ -16,6 +16,8 @@ Pair = tuple[Floats, Floats]
 
 ALPHA = 0.05
 """One minus the confidence of every interval."""
+KINDS = 500
+"""The most different choices of seeds that are drawn for one by one (6 seeds: 462)."""
 CELLS = 4_000_000
 """The most numbers of one chunk of resamples: 32 MB."""
 
@@ -29,7 +31,9 @@ def right(outcomes: Sequence[str]) -> Floats:
     sizes = {len(text) for text in outcomes}
     if len(sizes) != 1 or sizes == {0}:
         raise ValueError(f"outcomes of {sorted(sizes)} examples are not of the same examples")
-    return np.array([[char == "1" for char in text] for text in outcomes], dtype=float)
+    # An outcome is one ASCII character; what else there might be becomes "?", which is wrong as well.
+    raw = [np.frombuffer(text.encode("ascii", "replace"), dtype=np.uint8) for text in outcomes]
+    return np.asarray(np.stack(raw) == ord("1"), dtype=float)
 
 
 def pair(first: Sequence[str], second: Sequence[str]) -> Pair:
@@ -82,17 +86,32 @@ def deviations(pairs: Sequence[Pair], resamples: int, rng: np.random.Generator) 
 
 def _crossed(table: Floats, resamples: int, rng: np.random.Generator) -> Floats:
     """Deviations of the mean under seeds and examples drawn independently, seeds stretched."""
-    return seeds_drawn(means(table, resamples, rng), rng) - float(table.mean())
+    weights = _seed_weights(resamples, len(table), rng)
+    kinds, which = np.unique(weights, axis=0, return_inverse=True)
+    if len(kinds) > KINDS:
+        return np.asarray((means(table, resamples, rng) * weights).sum(axis=1) - table.mean())
+    patterns, seen = np.unique(table, axis=1, return_counts=True)
+    drawn = np.empty(resamples)
+    for kind, weight in enumerate(kinds):
+        # Under one choice of seeds most patterns come to the same value: far fewer counts are to be drawn.
+        values, owner = np.unique(np.round(weight @ patterns, 9), return_inverse=True)
+        rows = np.flatnonzero(which.ravel() == kind)
+        counts = resampled(np.bincount(owner.ravel(), seen).astype(np.int64), len(rows), rng)
+        drawn[rows] = np.concatenate([part @ values for part in counts])
+    return np.asarray(drawn / table.shape[1] - table.mean())
 
 
-def seeds_drawn(means: Floats, rng: np.random.Generator) -> Floats:
+def seeds_drawn(found: Floats, rng: np.random.Generator) -> Floats:
     """The mean over drawn seeds, their deviations stretched by sqrt(S/(S - 1)), of resamples x seeds."""
-    resamples, seeds = means.shape
+    return np.asarray((found * _seed_weights(len(found), found.shape[1], rng)).sum(axis=1))
+
+
+def _seed_weights(resamples: int, seeds: int, rng: np.random.Generator) -> Floats:
+    """What each seed weighs in a resample of seeds, stretched: resamples x seeds."""
     if seeds == 1:
-        return means[:, 0]
+        return np.ones((resamples, 1))
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    weights = 1 / seeds + (seeds / (seeds - 1)) ** 0.5 * (drawn - 1 / seeds)
-    return np.asarray((means * weights).sum(axis=1))
+    return np.asarray(1 / seeds + (seeds / (seeds - 1)) ** 0.5 * (drawn - 1 / seeds))
 
 
 def percentiles(draws: Floats) -> tuple[float, float]:
