@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Money:
-    """What one teacher would be asked; amounts in US dollars, None where the price is not known."""
+    """What one teacher would be asked, a second stage at most; US dollars, None where no price is known."""
 
     teacher: str
     prompts: int

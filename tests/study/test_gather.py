@@ -1,0 +1,136 @@
+"""Rows of results are gathered from the folders that are finished, of a study and of a single run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from studies import small_study
+
+from stepdistill.config import StudyConfig
+from stepdistill.errors import DataError
+from stepdistill.files import digest_file
+from stepdistill.study.gather import gather, write_gathered
+from stepdistill.study.grid import Trial, trials
+from stepdistill.study.results import ResultRow, read_results
+from stepdistill.study.trial import run_trial, write_trial
+from stepdistill.study.whole import open_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    """Two arms, done; a third trial whose folder is made and no more."""
+    config = small_study(
+        tmp_path_factory.mktemp("gather") / "study",
+        methods=["finetune", "step-by-step"],
+        fractions=[0.5, 1.0],
+    )
+    found = trials(config)
+    open_study(config, found)
+    for trial in done(config):
+        assert run_trial(trial.folder).status == "done"
+    return config
+
+
+def done(config: StudyConfig) -> list[Trial]:
+    places = [("finetune", 1.0), ("step-by-step", 0.5)]
+    return [trial for trial in trials(config) if (trial.arm, trial.axes["fraction"]) in places]
+
+
+def test_rows_say_where_they_stand_what_came_out_and_what_it_took(study: StudyConfig) -> None:
+    folder = Path(study.out)
+    teacher, finetune, method = gather(folder)
+    half, whole = done(study)
+    assert [row.name for row in (teacher, finetune, method)] == ["teacher", "finetune", "step-by-step"]
+    assert (finetune.trial, method.trial) == (whole.name, half.name)
+    assert (finetune.fraction, finetune.n_train, method.fraction, method.n_train) == (1.0, 24, 0.5, 12)
+    assert (finetune.lambda_, method.lambda_, finetune.rationales, method.rationales) == (
+        None,
+        1.0,
+        None,
+        "teacher",
+    )
+    assert (finetune.labels, method.labels, method.teacher) == ("gold", "gold", "simulated")
+    assert (finetune.student, finetune.seed, finetune.cost_usd) == ("scratch-16x1", 0, 0.0)
+    assert method.train_seconds is not None
+    assert method.peak_memory_mb
+    assert finetune.test == method.test == teacher.test == digest_file(half.folder / "test.jsonl")
+    for row in (teacher, finetune, method):
+        assert row.n == len(row.outcomes) == 12
+        assert row.value == row.outcomes.count("1") / 12
+    of_students = (
+        "student",
+        "fraction",
+        "seed",
+        "n_train",
+        "lambda_",
+        "cost_usd",
+        "validation",
+        "parameters",
+    )
+    assert {getattr(teacher, key) for key in of_students} == {None}
+
+
+def test_rows_are_written_and_read_again_as_they_are(study: StudyConfig, tmp_path: Path) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    rows = write_gathered(copy)
+    assert read_results(copy / "results.jsonl") == rows == gather(Path(study.out))
+
+
+def test_a_run_folder_gives_the_rows_of_its_trial(study: StudyConfig) -> None:
+    (row,) = [row for row in gather(Path(study.out)) if row.name == "step-by-step"]
+    teacher, alone = gather(Path(study.out) / "trials" / row.trial)
+    assert teacher.trial == alone.trial == "."
+    assert different(row, alone) == {"trial"}
+
+
+def different(first: ResultRow, second: ResultRow) -> set[str]:
+    one, other = asdict(first), asdict(second)
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_the_teacher_has_one_row_for_each_test_set(study: StudyConfig, tmp_path: Path) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    (row,) = [row for row in gather(copy) if row.name == "step-by-step"]
+    test = copy / "trials" / row.trial / "test.jsonl"
+    test.write_text(test.read_text() + "\n")
+    assert [row.name for row in gather(copy)] == ["teacher", "teacher", "finetune", "step-by-step"]
+
+
+def test_what_failed_is_unfinished_or_of_an_earlier_grid_gives_no_row(
+    study: StudyConfig, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    first, second = done(study)
+    (copy / "trials" / first.name / "outcome.json").unlink()
+    assert {row.trial for row in gather(copy)} == {second.name}
+    index = copy / "trials" / "index.json"
+    index.write_text(json.dumps([name for name in json.loads(index.read_text()) if name != second.name]))
+    with pytest.raises(DataError, match="no trial is finished yet"):
+        gather(copy)
+
+
+def test_what_an_earlier_version_has_left_out_is_told(study: StudyConfig, tmp_path: Path) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    (copy / "trials" / done(study)[0].name / "test.jsonl").unlink()
+    with pytest.raises(DataError, match=r"has no test.jsonl.*start it again"):
+        gather(copy)
+
+
+def test_another_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="neither a study nor a finished run"):
+        gather(tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        gather(tmp_path / "nowhere")
+
+
+def test_a_grid_that_has_grown_keeps_what_is_finished(study: StudyConfig, tmp_path: Path) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    grown = small_study(copy, methods=["finetune", "step-by-step"], fractions=[0.25, 0.5, 1.0], seeds=[0, 1])
+    open_study(grown, trials(grown))
+    assert [row.name for row in gather(copy)] == ["teacher", "finetune", "step-by-step"]
+    for trial in trials(grown):
+        write_trial(trial)
