@@ -19,7 +19,8 @@ _FIRST = 3.4
 
 def picture(heights: Sequence[float]) -> tuple[Any, list[Any]]:
     """An empty picture, and its axes from top to bottom, each of its height in inches."""
-    figure = Picture(figsize=(WIDTH, sum(heights)), dpi=100)
+    # The unit of an SVG: the words measured for the layout need not be measured again for it.
+    figure = Picture(figsize=(WIDTH, sum(heights)), dpi=72)
     FigureCanvasAgg(figure)
     total, edge, found = sum(heights), sum(heights), []
     for height in heights:

@@ -98,7 +98,7 @@ def _panel(axes: Any, rows: Sequence[_Row], ends: tuple[float, float]) -> None:
     low, high = ends
     room = max(0.05 * (high - low), 0.01)
     axes.set_xlim(max(-0.015, low - room), min(1.015, high + room))
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="x", nbins=7)
     in_percent(axes.xaxis)
     axes.grid(axis="x", alpha=0.35, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
