@@ -57,20 +57,21 @@ def carry_out(
 ) -> int:
     """Run a study, or show its plan; the exit code: 1 if a trial failed."""
     from stepdistill.cli import studied
+    from stepdistill.study.whole import check_study, open_study, run_study
 
+    made = check_study(found)
     if plan:
         from stepdistill.study.plan import plan as make_plan
-        from stepdistill.study.whole import check_study
 
-        studied.show_plan(found, make_plan(found, check_study(found), found.jobs), json)
+        studied.show_plan(found, make_plan(found, made, found.jobs), json)
         return 0
     from stepdistill.cli.progress import bars
     from stepdistill.study.runner import Manner
-    from stepdistill.study.whole import run_study
 
+    open_study(found, made)
     with bars(quiet) as watch:
         manner = Manner(found.jobs, found.keep_students, reopen=reopen, watch=watch)
-        finished = run_study(found, manner)
+        finished = run_study(found, made, manner)
     studied.show_finished(found, finished, json)
     return 1 if finished.failures else 0
 

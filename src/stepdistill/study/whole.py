@@ -64,14 +64,13 @@ def open_study(study: StudyConfig, found: Sequence[Trial]) -> Path:
     return folder
 
 
-def run_study(study: StudyConfig, manner: Manner) -> Finished:
-    """Run what is not done of a study, and gather its results into `results.jsonl`.
+def run_study(study: StudyConfig, found: Sequence[Trial], manner: Manner) -> Finished:
+    """Run what is not done of a study that is open, and gather its results into `results.jsonl`.
 
     Raises:
         StepdistillError: of any kind but for what goes wrong in a trial, which is a `Failure`.
     """
-    found = check_study(study)
-    folder = open_study(study, found)
+    folder = Path(study.out).expanduser()
     failures = run_trials(found, manner)
     return Finished(folder, found, failures, gathered(folder, found))
 
