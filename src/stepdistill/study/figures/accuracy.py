@@ -49,7 +49,8 @@ def _data_figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Loo
     seeds = "; ".join(dict.fromkeys(panel.seeds() for panel in found))
     caption = (
         f"Accuracy on the test examples against the share of the training examples (logarithmic), mean over "
-        f"seeds ({seeds}); {_intervals(found)}. Thin lines: the teacher, and finetune on all data."
+        f"seeds; {_drawn(found)} are 95 % intervals ({seeds}). Thin lines: the teacher, and finetune on all "
+        "data."
     )
     return Figure(
         name=f"accuracy-data{suffix}",
@@ -102,8 +103,8 @@ def _size_figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Loo
     shares = ", ".join(dict.fromkeys(percent(panel.cells[0].fraction) for panel in found))
     caption = (
         f"Accuracy on the test examples against the student's size (logarithmic), trained on {shares} of the "
-        f"training examples, mean over seeds ({seeds}); {_intervals(found)}. Thin line: the teacher, whose "
-        "size is not on the axis. Students of different families differ in more than their size."
+        f"training examples, mean over seeds; {_drawn(found)} are 95 % intervals ({seeds}). Thin line: the "
+        "teacher, whose size is not on the axis. Students of different families differ in more than their size."
     )
     return Figure(
         name=f"accuracy-size{suffix}",
@@ -183,9 +184,8 @@ def _levels(axes: Any, cells: Sequence[Cell], lines: Sequence[tuple[float, str, 
     beside(axes, _HEIGHT, [(value, text, colour) for value, text, colour, _ in lines])
 
 
-def _intervals(found: Sequence[Panel]) -> str:
-    drawn = "bars" if any(len(shown(panel)) > _BANDED for panel in found) else "bands"
-    return f"{drawn} are 95 % intervals over seeds and test examples"
+def _drawn(found: Sequence[Panel]) -> str:
+    return "bars" if any(len(shown(panel)) > _BANDED for panel in found) else "bands"
 
 
 def _data_words(panel: Panel) -> str:

@@ -77,15 +77,15 @@ class Panel:
         return sorted((c for c in self.cells if c.series == series), key=lambda cell: cell.fraction)
 
     def seeds(self) -> str:
-        """How many seeds its cells have, in words.
-
-        Cells of one seed only show the chance of the test examples: the words say so.
-        """
+        """How many seeds its cells have, and so what their intervals can know, in words."""
         counts = {cell.seeds for cell in self.cells}
-        if counts == {1}:
-            return "one seed: intervals show the choice of test examples only"
         low, high = min(counts), max(counts)
-        return f"{high} seeds" if low == high else f"{low} to {high} seeds"
+        if high == 1:
+            return "one seed: they show the choice of test examples only"
+        if low == high:
+            return f"{high} seeds: they are over seeds and test examples"
+        alone = ", where there is one seed over test examples only" if low == 1 else ""
+        return f"{low} to {high} seeds: they are over seeds and test examples{alone}"
 
 
 def cells_of(rows: Sequence[ResultRow]) -> list[Cell]:
@@ -125,6 +125,11 @@ def panels(rows: Sequence[ResultRow], by_student: bool) -> list[Panel]:
         )
         for (task, test, _, student), cells in sorted(groups.items())
     ]
+
+
+def of_largest(found: Iterable[Panel]) -> list[Panel]:
+    """Of each task the panel of its largest student alone."""
+    return list({(panel.task, panel.test): panel for panel in found}.values())
 
 
 def teachers_of(rows: Sequence[ResultRow], task: str, test: str) -> list[ResultRow]:

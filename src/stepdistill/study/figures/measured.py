@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepdistill.study.figures.cells import Cell, Panel, most_data, panels
+from stepdistill.study.figures.cells import Cell, Panel, most_data, of_largest, panels
 from stepdistill.study.figures.figure import Metrics
 from stepdistill.study.figures.series import Series, shortened
 from stepdistill.study.results import ResultRow
@@ -35,12 +35,10 @@ def measured(
     They are `method`, then the teacher, `against`, and others, of the largest student, trained on the most
     data: as many as leave a few pages for each task, at least one.
     """
-    largest: dict[tuple[str, str], Panel] = {}
-    for panel in panels(rows, by_student=True):
-        largest[panel.task, panel.test] = most_data(panel)
+    largest = [most_data(panel) for panel in of_largest(panels(rows, by_student=True))]
     most = max(1, min(_MOST, _PAGES // max(1, len(largest))))
     found = []
-    for panel in largest.values():
+    for panel in largest:
         cells = sorted(panel.cells, key=lambda cell: _rank(cell, method, against))
         ours = [_student(cell, panel, metrics, key) for cell in cells]
         ours[1:1] = [_teacher(row, panel, metrics, key) for row in panel.teachers[:1]]

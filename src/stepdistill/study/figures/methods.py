@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepdistill.evaluate.bootstrap import Interval
-from stepdistill.study.figures.cells import Panel, cells_of, most_data, panels
+from stepdistill.study.figures.cells import Panel, cells_of, most_data, of_largest, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import paged, words, wrapped
@@ -30,12 +30,12 @@ _Row = tuple[str, Interval, Look]
 
 @house_style
 def by_method(rows: Sequence[ResultRow]) -> list[Figure]:
-    """Accuracy of teacher and methods with intervals, one panel a task and student.
+    """Accuracy of teacher and methods with intervals, one panel a task, of its largest student.
 
     Raises:
         UndrawnError: there are no students' rows.
     """
-    found = [most_data(panel) for panel in panels(rows, by_student=True)]
+    found = [most_data(panel) for panel in of_largest(panels(rows, by_student=True))]
     if not found:
         raise UndrawnError("no student was measured")
     style = looks(cell.series for cell in cells_of(rows))
@@ -58,10 +58,10 @@ def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -
         name=f"accuracy{suffix}",
         title="Accuracy of every method",
         caption=(
-            f"Accuracy on the test examples after training on {shares} of the training examples: the mean "
-            f"over seeds ({seeds}) with its 95 % interval over seeds and test examples (of a teacher: over "
-            "test examples). Whether two methods differ is seen from their paired difference, not from here."
-            + (f" {more} more are not drawn." if more else "")
+            f"Accuracy on the test examples after training on {shares} of the training examples (where there "
+            f"are several students, of the largest): means over seeds with 95 % intervals ({seeds}; of a "
+            "teacher: over test examples). Whether two methods differ is seen from their paired difference, "
+            "not from here." + (f" {more} more are not drawn." if more else "")
         ),
         alt="Dot chart. " + " ".join(map(_said, found, lists)),
         picture=figure,
