@@ -69,10 +69,10 @@ def test_what_changes_no_result_may_change(cli: Any, run_file: Path) -> None:
 
 def test_the_settings_that_a_run_notes_give_the_same_run(cli: Any, run_file: Path, tmp_path: Path) -> None:
     assert cli("run", run_file, "-q", *settings("train.alpha=0.25")).code == 0
-    again = settings(f"out={tmp_path / 'again'}")
+    again = settings(f"out={tmp_path / 'again' / 'out'}")
     assert cli("run", tmp_path / "out" / "config.yaml", "-q", *again).code == 0
     for name in FILES:
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / "out" / name).read_bytes()
 
 
 def test_a_teacher_asked_for_a_part_of_the_test_set_is_not_scored_on_it(

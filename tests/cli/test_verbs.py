@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 VERBS = ["run", "annotate", "train", "evaluate", "predict", "tasks", "init"]
+FILES = ("predictions.jsonl", "results.jsonl", "metrics.jsonl", "test.jsonl", "explanations.jsonl")
 LABELS = {"approve", "ask", "deny", "escalate"}
 
 
@@ -46,12 +47,13 @@ def test_json_is_all_that_stdout_holds(cli: Any, run_file: Path) -> None:
 
 
 def test_stages_one_by_one_give_the_results_of_a_run(cli: Any, run_file: Path, tmp_path: Path) -> None:
-    at = {name: ("--set", f"out={tmp_path / name}") for name in ("whole", "stages")}
+    # Side by side they would be two looks at one test set, of which the second is refused.
+    at = {name: ("--set", f"out={tmp_path / name / 'out'}") for name in ("whole", "stages")}
     assert cli("run", run_file, "-q", *at["whole"]).code == 0
     for verb in ("annotate", "train", "evaluate"):
         assert cli(verb, run_file, "-q", *at["stages"]).code == 0
-    for name in ("annotations.jsonl", "predictions.jsonl", "results.jsonl"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stages" / name).read_bytes()
+    for name in (*FILES, "annotations.jsonl"):
+        assert (tmp_path / "whole/out" / name).read_bytes() == (tmp_path / "stages/out" / name).read_bytes()
 
 
 def test_a_method_added_later_leaves_the_others_as_they_are(cli: Any, run_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from stepdistill.records import Annotation, Example, Prediction, Unparsed
 from stepdistill.student.generate import generate
 from stepdistill.student.methods import one_sequence
 from stepdistill.student.model import Student, new_student
+from stepdistill.student.scoring import answers_with_probabilities
 from stepdistill.task.closed import ChoiceKind, LabelKind
 from stepdistill.task.opened import TextKind
 
@@ -86,7 +88,8 @@ def test_a_student_of_two_tasks_gives_its_rationale_where_it_is_asked_for(
 def test_probabilities_stand_beside_the_answer_and_do_not_change_it(student: Student) -> None:
     for form in ("label", "both"):
         plain = StudentPredictor(student, KIND, LIMITS, form=form).predict(EXAMPLES)
-        found = StudentPredictor(student, KIND, LIMITS, form=form, labels=("yes", "no")).predict(EXAMPLES)
+        ask = partial(answers_with_probabilities, student, labels=("yes", "no"), new_tokens=LIMITS["label"])
+        found = StudentPredictor(student, KIND, LIMITS, form=form, surely=ask).predict(EXAMPLES)
         assert [replace(one, probabilities=None) for one in found] == plain
         assert [sum(one.probabilities or ()) for one in found] == pytest.approx([1.0] * len(EXAMPLES))
         assert {len(one.probabilities or ()) for one in found} == {2}
@@ -97,7 +100,7 @@ def test_a_label_that_follows_from_more_than_the_text_has_no_probabilities(
     student: Student, form: str
 ) -> None:
     predictor = StudentPredictor(
-        student, KIND, LIMITS, form=form, labels=("yes", "no"), given=lambda _: "so it is"
+        student, KIND, LIMITS, form=form, surely=lambda texts: [("yes", (1.0,))], given=lambda _: "so it is"
     )
     assert {one.probabilities for one in predictor.predict(EXAMPLES)} == {None}
 

@@ -77,6 +77,7 @@ def child(file: Path, out: Path, kill_at: int, counter: Path) -> int:
 def facts(out: Path) -> dict[str, str]:
     """What must be equal after any interruption."""
     files = ["results.jsonl", "predictions.jsonl", "annotations.jsonl"]
+    files += ["metrics.jsonl", "explanations.jsonl", "test.jsonl", "../test_reads.jsonl"]
     models = sorted(str(p.relative_to(out)) for p in out.glob("students/*/model.safetensors"))
     left = sorted(p.name for p in (out / "students").iterdir() if p.name.startswith("."))
     hashes = {name: hash_of(out / name) for name in [*files, *models]}
@@ -93,21 +94,22 @@ def hash_of(path: Path) -> str:
 def main(file: Path, home: Path, cases: int, seed: int) -> None:
     """Undisturbed once; then `cases` runs, each killed once at a step, and started again."""
     counter = home / "steps"
-    assert child(file, home / "whole", 0, counter) == 0
+    assert child(file, home / "whole" / "out", 0, counter) == 0
     total = int(counter.read_text())
-    expected = facts(home / "whole")
+    expected = facts(home / "whole" / "out")
     chance = random.Random(seed)
     # One in every stretch of the run, at a random place of the stretch.
     points = [1 + (i * total + chance.randrange(total)) // cases for i in range(cases)]
     for point in points:
-        out = home / "killed"
+        # In a folder of its own: beside the whole run, it would read test a second time.
+        out = home / "killed" / "out"
         killed = child(file, out, min(point, total), counter)
         stages = [p.name for p in out.glob("students/[!.]*")] if out.exists() else []
         child(file, out, -1, counter)
         found = facts(out)
         wrong = [name for name in expected if found.get(name) != expected[name]]
         print(json.dumps({"step": point, "of": total, "signal": killed, "had": stages, "wrong": wrong}))
-        shutil.rmtree(out)
+        shutil.rmtree(out.parent)
 
 
 if __name__ == "__main__":

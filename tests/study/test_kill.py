@@ -43,9 +43,10 @@ def test_the_command_killed_from_outside_goes_on_where_it_was(tmp_path: Path) ->
     file = tmp_path / "run.yaml"
     file.write_text(RUN)
     base = [sys.executable, "-m", "stepdistill", "run", str(file), "--quiet"]
-    subprocess.run([*base, "--set", f"out={tmp_path / 'whole'}"], check=True, capture_output=True)
-    command = [*base, "--set", f"out={tmp_path / 'killed'}", "--set", "methods=[finetune, step-by-step]"]
-    student = tmp_path / "killed" / "students" / "finetune"
+    subprocess.run([*base, "--set", f"out={tmp_path / 'whole' / 'out'}"], check=True, capture_output=True)
+    out = tmp_path / "killed" / "out"
+    command = [*base, "--set", f"out={out}", "--set", "methods=[finetune, step-by-step]"]
+    student = out / "students" / "finetune"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not student.exists() and process.poll() is None:
         time.sleep(0.02)
@@ -54,7 +55,7 @@ def test_the_command_killed_from_outside_goes_on_where_it_was(tmp_path: Path) ->
     born = (student / "student.json").stat().st_mtime_ns
     subprocess.run(command, check=True, capture_output=True)
     assert (student / "student.json").stat().st_mtime_ns == born
-    results = [(tmp_path / name / "results.jsonl").read_bytes() for name in ("whole", "killed")]
+    results = [(tmp_path / name / "out/results.jsonl").read_bytes() for name in ("whole", "killed")]
     assert results[0] == results[1]
 
 

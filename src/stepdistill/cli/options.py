@@ -24,6 +24,10 @@ Set = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Reopen = Annotated[
+    bool,
+    typer.Option("--reopen-test", help="Measure on test again where it has been read already; it is noted."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON, nothing else.")]
 
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -38,8 +42,8 @@ def speaks() -> bool:
 
 
 @contextlib.contextmanager
-def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run]:
-    """The run of a file, checked, its folder held for this process, with progress bars."""
+def opened(file: Path, overrides: list[str] | None, quiet: bool, reopen: bool = False) -> Iterator[Run]:
+    """The run of a file, checked, its folder held, with progress bars; `reopen`: see `Run`."""
     from stepdistill.cli.progress import bars
     from stepdistill.config import load_run
 
@@ -48,7 +52,7 @@ def opened(file: Path, overrides: list[str] | None, quiet: bool) -> Iterator[Run
         # Torch is imported here: configuration errors come at once, not after seconds.
         from stepdistill.study.run import Run
 
-        run = Run(config, watch)
+        run = Run(config, watch, reopen=reopen)
         with _held(run):
             yield run
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from stepdistill.cli.options import File, Json, Quiet, Set, opened, speaks
+from stepdistill.cli.options import File, Json, Quiet, Reopen, Set, opened, speaks
 
 
-def run(file: File, set_: Set = None, quiet: Quiet = False, json: Json = False) -> None:
+def run(
+    file: File, set_: Set = None, quiet: Quiet = False, json: Json = False, reopen_test: Reopen = False
+) -> None:
     """Annotate, train every method, measure all on the same test set; print the table.
 
     Started again after an interruption, it goes on where it was.
     """
-    with opened(file, set_, quiet or json) as work:
+    with opened(file, set_, quiet or json, reopen_test) as work:
+        work.check_test()
         outcome = work.annotate()
         if outcome.tally.attempts:
             from stepdistill.cli.teaching import asked_lines

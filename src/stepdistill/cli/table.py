@@ -11,9 +11,11 @@ from rich.table import Table
 
 from stepdistill.cli.console import console
 from stepdistill.evaluate.scorecards import compare
+from stepdistill.files import read_jsonl
 from stepdistill.records import RunRecord
 from stepdistill.student.methods import JOIN
 from stepdistill.study.folder import TEACHER
+from stepdistill.study.reads import JOURNAL, Reads
 from stepdistill.study.run import Run
 
 
@@ -36,7 +38,8 @@ def show(run: Run, records: Sequence[RunRecord], as_json: bool) -> None:
     for record in records:
         table.add_row(*_cells(record, times[record.name]))
     out.print(table)
-    for line in [*_comparisons(records), *_left_out(run, records), *_unread(run)]:
+    lines = [*_beside(run, records), *_comparisons(records), *_left_out(run, records), *_unread(run)]
+    for line in [*lines, *_readings(run, records)]:
         out.print(line, soft_wrap=True, highlight=False)
     out.print(f"Everything is in {run.folder.path}", soft_wrap=True, highlight=False)
 
@@ -55,6 +58,30 @@ def _cells(record: RunRecord, cost: dict[str, float | None]) -> list[str]:
         "" if record.parameters is None else size(record.parameters),
         "" if seconds is None else f"{seconds:,.0f}",
     ]
+
+
+def _beside(run: Run, records: Sequence[RunRecord]) -> list[str]:
+    """Macro-F1 and calibration, where the labels are a closed set."""
+    rows = {row["name"]: row for row in read_jsonl(run.folder.metrics)}
+    names = [record.name for record in records]
+    parts = []
+    for title, key in (("macro-F1", "macro_f1"), ("calibration error (ECE)", "ece")):
+        found = [f"{name} {100 * value:.1f} %" for name in names if (value := rows[name][key]) is not None]
+        parts += [f"{title}: {', '.join(found)}"] if found else []
+    return ["; ".join(parts)] if parts else []
+
+
+def _readings(run: Run, records: Sequence[RunRecord]) -> list[str]:
+    """How often test was read: who looks many times may have chosen by what he saw."""
+    again = [f"{record.name} {record.reopened} x" for record in records if record.reopened]
+    lines = [f"Test was read again for this configuration: {', '.join(again)}"] if again else []
+    journal = Reads(run.folder.path.parent / JOURNAL)
+    reads = [read for read in journal.all() if read.task == run.task.spec.name]
+    configs = len({read.config for read in reads})
+    if configs > 1:
+        who = f"{configs} configurations of this task"
+        lines.append(f"Test has been read {len(reads)} times by {who} ({journal.path})")
+    return lines
 
 
 def _comparisons(records: Sequence[RunRecord]) -> list[str]:

@@ -54,6 +54,7 @@ def closed_scores(labels: Sequence[str], gold: Sequence[str], read: Sequence[str
     scores = precision_recall_fscore_support(true, given, labels=classes, zero_division=0)
     names = ("precision", "recall", "f1", "support")
     columns = [column.tolist() for column in scores]
+    columns[-1] = [int(support) for support in columns[-1]]
     per_class = {
         label: dict(zip(names, values, strict=True))
         for label, values in zip(labels, zip(*columns, strict=True), strict=True)

@@ -18,9 +18,10 @@ from stepdistill.records import (
 from stepdistill.student.generate import generate
 from stepdistill.student.methods import MARKERS, Form, with_rationale
 from stepdistill.student.model import Student
-from stepdistill.student.scoring import answers_with_probabilities
 from stepdistill.task.answers import AnswerKind
 
+Surely = Callable[[Sequence[str]], Sequence[tuple[str, tuple[float, ...]]]]
+"""Answers to input texts, each with the probabilities of a closed set of labels."""
 NO_MARKER = f"no {MARKERS['label']} marker"
 """Why the words of a student that reasons first are unread when it never came to its answer."""
 NO_RATIONALE = "no rationale to answer with"
@@ -51,8 +52,9 @@ class StudentPredictor:
         form: what the student writes.
         given: for `rationale-input`: the rationale that goes into an example's input, or None where there is
             none; without this function the student writes it first.
-        labels: a closed set: the probability of each is measured too, where the label is written by itself
-            and from the text alone (forms `label` and `both`).
+        surely: gives the answers to input texts with the probabilities of all labels beside each, where the
+            label is written by itself and from the text alone (forms `label` and `both`); without this
+            function they are not measured.
     """
 
     student: Student
@@ -62,7 +64,7 @@ class StudentPredictor:
     watch: Watcher = unwatched
     form: Form = "label"
     given: Callable[[Example], str | None] | None = None
-    labels: tuple[str, ...] = ()
+    surely: Surely | None = None
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Greedy answers, read by the task's answer kind, with the rationales that were written or given."""
@@ -87,10 +89,9 @@ class StudentPredictor:
         ]
 
     def _answers(self, texts: Sequence[str]) -> list[tuple[str, tuple[float, ...] | None]]:
-        if not self.labels or not texts:
+        if self.surely is None:
             return [(text, None) for text in self._write("label", texts)]
-        most = self.new_tokens["label"]
-        return list(answers_with_probabilities(self.student, texts, self.labels, most, watch=self.watch))
+        return list(self.surely(texts))
 
     def explanations(self, examples: Sequence[Example]) -> list[str | None]:
         """The rationales that the student writes for these examples, whatever its labels are.

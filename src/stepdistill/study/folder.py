@@ -66,6 +66,21 @@ class RunFolder:
         return self.path / "results.jsonl"
 
     @property
+    def metrics(self) -> Path:
+        """One line for each predictor: scores beside accuracy."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def explanations(self) -> Path:
+        """The rationales of every predictor that writes any, for the first test examples."""
+        return self.path / "explanations.jsonl"
+
+    @property
+    def test(self) -> Path:
+        """The test examples, with the columns that results are sliced by."""
+        return self.path / "test.jsonl"
+
+    @property
     def timings(self) -> Path:
         """Seconds and peak memory of each stage; not part of the results."""
         return self.path / "timings.json"

@@ -6,53 +6,47 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stepdistill.errors import DataError, RunFolderError
-from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
+from stepdistill.errors import DataError
+from stepdistill.evaluate.predict import StudentPredictor
 from stepdistill.evaluate.scorecards import score
-from stepdistill.files import digest_file, read_text, writing
+from stepdistill.files import read_text, writing
 from stepdistill.records import (
     Example,
-    Prediction,
-    Predictor,
     RunRecord,
-    Scorecard,
     TaskName,
-    Watcher,
 )
 from stepdistill.student.card import LOG
 from stepdistill.student.curve import CURVE, draw
-from stepdistill.student.machine import versions
 from stepdistill.student.methods import Arm
-from stepdistill.student.model import Student, load_student, new_student
+from stepdistill.student.model import Student, new_student
 from stepdistill.student.team import Team, join
 from stepdistill.student.train import Lesson, forget_work, train
-from stepdistill.study.folder import TEACHER
+from stepdistill.study.evaluation import Evaluation
 from stepdistill.study.job import Job
 from stepdistill.study.lesson import Matter
+from stepdistill.study.measure import Measures
 from stepdistill.task.schema import Split
-from stepdistill.task.stream import Examples, digest_examples
+from stepdistill.task.stream import Examples
 from stepdistill.teacher.annotate import Outcome
 from stepdistill.teacher.annotations import count
-
-_FACTS = ["labels", "student", "parameters", "n_train", "n_left_out", "validation", "loss"]
-_FACTS += ["precision", "versions", "rationales", "n_rationales", "n_unlabelled_left_out"]
-_CARD = {*_FACTS, "prefix", "new_tokens", "limits"}
-"""What a student's card must say to be measured and shown."""
 
 
 @dataclass(frozen=True)
 class Run(Job):
     """A whole run; each stage reads files, writes files, and is skipped when its files are there.
 
-    Of several processes that a launcher has started, the first does all that is no training.
+    Of several processes that a launcher has started, the first does all that is no training. `reopen`: test
+    may be read again where it has been read for the same configuration, and is read again where it was here.
     """
+
+    reopen: bool = False
 
     @cached_property
     def team(self) -> Team:
@@ -83,12 +77,21 @@ class Run(Job):
 
     def check(self) -> None:
         """As `Job.check`; a run needs examples to train on and gold labels to measure by, too."""
-        _ = self.methods, self.task.kind, self.examples
+        _ = self.methods, self.task.kind, self.examples, self.measures.columns
         super().check()
 
     def open(self, anew: bool = False) -> None:
         """As `Job.open`."""
         self.team.first(lambda: super(Run, self).open(anew))
+
+    def check_test(self) -> None:
+        """Refuse, before any work, what `evaluate` would have to refuse after it.
+
+        Raises:
+            RunFolderError: test has been read for one of the arms already, by the journal, and no result of
+                it is in the folder; or there can be no journal.
+        """
+        self.team.first(Evaluation(self).check_test)
 
     def annotate(self, ask: bool = True) -> Outcome:
         """As `Job.annotate`, where that is not done yet."""
@@ -129,29 +132,17 @@ class Run(Job):
     def evaluate(self) -> list[RunRecord]:
         """Stage 4: predictions and scores on the test split, the teacher's first; by the first process alone.
 
+        What is recorded is not measured again, unless test is reopened. What is said of it besides is written
+        where it is not there.
+
         Raises:
-            RunFolderError: a student is not trained yet, or was by an earlier version.
+            RunFolderError: a student is not trained yet, or was by an earlier version; or test has been read
+                for it already.
         """
         if not self.team.is_first:
             return []
         self._use_threads()
-        if self.teacher_is_measured() and TEACHER not in self.folder.records():
-            self._measure(TEACHER, TeacherPredictor(self.annotations["test"]), self._teacher_facts())
-        for arm in self.methods:
-            folder = self.folder.student(arm.name)
-            if not folder.exists():
-                raise RunFolderError(f"{folder}: not there yet; run `stepdistill train` first")
-            card = self._card(arm)
-            if arm.name not in self.folder.records():
-                with self.folder.clock(f"predict {arm.name}"):
-                    code, device = self.config.student.trust_remote_code, self.config.train.device
-                    student = load_student(str(folder), code, card["prefix"], device)
-                    predictor = self._predictor(arm, student, card["new_tokens"], "test")
-                    watched = replace(predictor, watch=self._renamed(arm.name))
-                    self._measure(arm.name, watched, _student_facts(card))
-        found = self.folder.records()
-        names = [TEACHER, *(arm.name for arm in self.methods)]
-        return [found[name] for name in names if name in found]
+        return Evaluation(self).work()
 
     def teacher_is_measured(self) -> bool:
         """Whether the teacher was asked all of the test split; over a part, it would not compare."""
@@ -164,18 +155,15 @@ class Run(Job):
         """How many of the teacher's answers could be read, and why others could not."""
         return count(self.annotations, self.streams)
 
+    @cached_property
+    def measures(self) -> Measures:
+        """What is said of the predictions beside their accuracy."""
+        return Measures(self.folder, self.task, self.config, list(self.examples["test"]))
+
     @property
     def matter(self) -> Matter:
         """What the arms' lessons are made of."""
         return Matter(self.config, self.task, self.examples, self.annotations)
-
-    def _card(self, arm: Arm) -> dict[str, Any]:
-        card = self.folder.card(arm.name)
-        if not _CARD.issubset(card):
-            raise RunFolderError(
-                f"{self.folder.student(arm.name)}: made by an earlier version; train again in another `out`"
-            )
-        return card
 
     def _train(self, arm: Arm) -> None:
         # All processes prepare alike, and what is wrong is told by one.
@@ -191,7 +179,7 @@ class Run(Job):
 
         def validate(trained: Student, new_tokens: Mapping[TaskName, int]) -> float:
             examples = list(self.examples["validation"])
-            predictor = self._predictor(arm, trained, new_tokens, "validation")
+            predictor = self.predictor(arm, trained, new_tokens, "validation")
             return score(self.task.kind, examples, predictor.predict(examples)).value
 
         lesson = Lesson(
@@ -208,44 +196,18 @@ class Run(Job):
         )
         return student, lesson
 
-    def _predictor(
+    def predictor(
         self, arm: Arm, student: Student, new_tokens: Mapping[TaskName, int], split: Split
     ) -> StudentPredictor:
+        """Asks an arm's student, with the rationales of this split where its form wants them in the input."""
         given = self.matter.given(arm, split, student)
         form = arm.method.form
         return StudentPredictor(student, self.task.kind, new_tokens, form=form, given=given)
-
-    def _measure(self, name: str, predictor: Predictor, facts: Mapping[str, Any]) -> None:
-        examples = list(self.examples["test"])
-        predictions = predictor.predict(examples)
-        rows = [{"name": name, "gold": e.label, **asdict(p)} for e, p in _pairs(examples, predictions)]
-        record = self._record(name, score(self.task.kind, examples, predictions), facts)
-        self.folder.add(record, rows)
-
-    def _record(self, name: str, card: Scorecard, facts: Mapping[str, Any]) -> RunRecord:
-        return RunRecord(
-            name=name,
-            task=self.task.spec.name,
-            scorecard=card,
-            seed=self.config.seed,
-            config=self.config.digest(),
-            data=digest_examples(self.examples),
-            annotations=digest_file(self.folder.annotations),
-            **facts,
-        )
-
-    def _teacher_facts(self) -> dict[str, Any]:
-        keys = ("student", "parameters", "n_train", "n_left_out", "validation", "loss", "precision")
-        names = " + ".join(str(teacher.model or teacher.backend) for teacher in self.config.asked)
-        return {"labels": names, "versions": versions(), **dict.fromkeys(keys)}
 
     def _use_threads(self) -> None:
         # In every stage: another number of threads is another order of sums.
         if self.config.train.threads:
             torch.set_num_threads(self.config.train.threads)
-
-    def _renamed(self, name: str) -> Watcher:
-        return lambda _, done, total, note="", /: self.watch(f"predict {name}", done, total, note)
 
 
 def _finish(folder: Path) -> None:
@@ -263,13 +225,3 @@ def _finish(folder: Path) -> None:
                 os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _student_facts(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: card[key] for key in _FACTS}
-
-
-def _pairs(
-    examples: Sequence[Example], predictions: Sequence[Prediction]
-) -> list[tuple[Example, Prediction]]:
-    return list(zip(examples, predictions, strict=True))
