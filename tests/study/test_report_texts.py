@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import unicodedata
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepdistill.errors import DataError
+from stepdistill.study.report import scan
 from stepdistill.study.report.clean import clean, embed, finalize
 from stepdistill.study.report.table import Column, Table, number, words
 
@@ -52,3 +57,43 @@ def test_columns_that_say_the_same_everywhere_are_said_once() -> None:
     assert table.same == [("task", "t")]
     alone = Table("x", "X", columns, rows[:1]).short()
     assert [column.title for column in alone.columns] == ["task", "method", "n"]
+
+
+NAMES = st.sampled_from(["teacher", "finetune", 'odd "name\\', "", "é\u2028"])
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"name": NAMES, "gold": st.none() | ANY, "example_id": ANY, "text": ANY}, optional={"label": ANY}
+    )
+)
+
+
+@given(ROWS, NAMES, st.sets(st.integers(0, 5)), st.booleans())
+def test_rows_are_found_by_the_beginnings_of_their_lines_as_by_reading_all(
+    rows: list[dict[str, str]], name: str, places: set[int], other_order: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home) / "rows.jsonl"
+        # Our own lines, or as another program may have written them.
+        lines = (json.dumps(row, sort_keys=other_order, ensure_ascii=True) for row in rows)
+        path.write_text("".join(line + "\n" for line in lines))
+        counted = [row for row in rows if row["name"] == name and row["gold"] is not None]
+        wanted = [(at, row) for at, row in enumerate(counted) if at in places]
+        assert list(scan.answers(path, name, places)) == wanted
+        short = [{key: row[key] for key in ("name", "example_id", "text")} for row in rows]
+        path.write_text("".join(json.dumps(row, sort_keys=other_order) + "\n" for row in short))
+        ids = {row["example_id"] for row in rows[::2]}
+        mine = {row["example_id"]: row for row in short if row["name"] == name and row["example_id"] in ids}
+        assert scan.explanations(path, name, ids) == mine
+        assert scan.examples(path, ids) == {r["example_id"]: r for r in short if r["example_id"] in ids}
+
+
+def test_a_file_that_is_not_there_has_no_rows(tmp_path: Path) -> None:
+    assert list(scan.answers(tmp_path / "none", "finetune", {0})) == []
+    assert scan.examples(tmp_path / "none", {"a"}) == {}
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text('{"name": "finetune", "gold": "a", "exam\n')
+    with pytest.raises(DataError, match=r"predictions.jsonl:1: malformed JSON"):
+        list(scan.answers(path, "finetune", {0}))

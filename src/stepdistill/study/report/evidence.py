@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from pathlib import Path
 
 from stepdistill.errors import DataError
 from stepdistill.files import read_text
-from stepdistill.study.comparisons import Comparison, compare_rows, verdict
+from stepdistill.study.comparisons import Comparison, adjust, compare_rows, verdict
 from stepdistill.study.folder import ORDER, TEACHER
 from stepdistill.study.paper.judged import Judged
 from stepdistill.study.report.clean import data_uri
-from stepdistill.study.report.results import Scores
-from stepdistill.study.report.table import Cell, Column, Table, number, p_value, percent, words
+from stepdistill.study.report.results import Scores, share, student_name
+from stepdistill.study.report.table import Cell, Column, Table, number, p_value, words
 from stepdistill.study.results import ResultRow
 
 FIGURES = "figures"
@@ -72,7 +73,34 @@ def comparisons(rows: Sequence[ResultRow], method: str, against: str) -> list[Ta
             continue  # the verdict says why
         if found:
             made.append(_comparisons(f"comparisons-{place}", f"{second} against {first}", found))
-    return made
+    others = _others(rows, method, against)
+    if others:
+        # A single row of it stands in the table of all arms as well.
+        made = [table for table in made if len(table.rows) > 1 or table.title.endswith(TEACHER)]
+    return [*made, others] if others else made
+
+
+def _others(rows: Sequence[ResultRow], method: str, against: str) -> Table | None:
+    """The method against every other arm, where the data and the student are the largest."""
+    pair = sides(rows, method, against)
+    names = [name for name in ORDER if any(row.name == name for row in rows if row.name != TEACHER)]
+    if pair is None or len(names) < 3:
+        return None
+    second = pair[0]
+    part = [row for row in rows if row.name == TEACHER or _is_largest(row, rows)]
+    found: list[Comparison] = []
+    for first in names:
+        if first != second:
+            with contextlib.suppress(DataError):
+                found += compare_rows(part, second, first)
+    title = f"{second} against every other arm"
+    return _comparisons("comparisons-all", title, adjust(found)) if found else None
+
+
+def _is_largest(row: ResultRow, rows: Sequence[ResultRow]) -> bool:
+    alike = [one for one in rows if one.task == row.task]
+    most, largest = max(one.fraction or 0.0 for one in alike), max(one.parameters or 0 for one in alike)
+    return row.fraction == most and (row.parameters or 0) == largest
 
 
 def _questions(rows: Sequence[ResultRow], method: str, against: str) -> list[tuple[str, str]]:
@@ -85,13 +113,15 @@ def _questions(rows: Sequence[ResultRow], method: str, against: str) -> list[tup
 
 
 def _comparisons(name: str, title: str, found: Sequence[Comparison]) -> Table:
+    is_mixed = len({one.first for one in found}) > 1
     columns = [
         Column("task"),
-        Column("labels"),
-        Column("student"),
-        Column("data", number=True),
+        *([Column("against")] if is_mixed else []),
         Column("difference, points", number=True),
         Column("95 % interval", number=True),
+        Column("data", number=True),
+        Column("student"),
+        Column("labels"),
         Column("p", number=True),
         Column("p, Holm", number=True, hint="adjusted for the number of comparisons in this table"),
         Column("seeds", number=True),
@@ -100,11 +130,12 @@ def _comparisons(name: str, title: str, found: Sequence[Comparison]) -> Table:
     body = [
         [
             words(one.task),
-            words(one.labels),
-            words(one.student),
-            percent(one.fraction, 0 if one.fraction in (None, 1) else 1),
+            *([words(one.first)] if is_mixed else []),
             _points(one.difference.value),
             _range(one.difference.low, one.difference.value, one.difference.high),
+            share(one.fraction),
+            words(student_name(one.student)),
+            words(one.labels),
             p_value(one.difference.p),
             p_value(one.adjusted),
             number(len(one.seeds) or one.difference.seeds),
@@ -163,8 +194,8 @@ def _judged(one: Judged) -> list[Cell]:
         known = low is not None and high is not None
         return Cell(f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}" if known else "", low)  # type: ignore[operator]
 
-    def value(share: float | None) -> Cell:
-        return Cell("" if share is None else f"{100 * share:{sign}.1f}", share)
+    def value(given: float | None) -> Cell:
+        return Cell("" if given is None else f"{100 * given:{sign}.1f}", given)
 
     return [
         words(one.task),
@@ -177,12 +208,12 @@ def _judged(one: Judged) -> list[Cell]:
     ]
 
 
-def _points(share: float) -> Cell:
-    return Cell(f"{100 * share:+.1f}", share)
+def _points(given: float) -> Cell:
+    return Cell(f"{100 * given:+.1f}", given)
 
 
 def _range(low: float, value: float, high: float) -> Cell:
-    return Cell(f"{100 * low:+.1f} – {100 * high:+.1f}", low, (low, value, high))
+    return Cell(f"{100 * low:+.1f} to {100 * high:+.1f}", low, (low, value, high))
 
 
 def _pixels(text: str) -> tuple[int, int]:

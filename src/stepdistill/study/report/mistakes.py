@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stepdistill.study.folder import TEACHER
+from stepdistill.study.report import scan
 from stepdistill.study.report.clean import shorten
 from stepdistill.study.report.place import Place, Trial
+from stepdistill.study.report.results import student_name
 from stepdistill.study.results import ResultRow
 
 SHOWN = 60
-"""Examples shown of each method's wrong answers."""
+"""Examples of each method's wrong answers that are picked; those picked for others are shown, too."""
 _LONGEST = 4000
 """Characters shown of one text."""
 
@@ -154,17 +156,12 @@ class _Found:
 
     def read(self, trial: Trial, index: int, name: str, places: set[int]) -> None:
         """The answers of one predictor; examples without a gold label have no outcome, and no place."""
-        labelled = (
-            r for r in trial.rows("predictions.jsonl") if r.get("name") == name and r.get("gold") is not None
-        )
-        for at, row in enumerate(labelled):
-            if at in places:
-                self.examples.setdefault(at, (str(row.get("example_id")), str(row["gold"])))
-                self.answers[index, at] = row
+        for at, row in scan.answers(trial.path / "predictions.jsonl", name, places):
+            self.examples.setdefault(at, (str(row.get("example_id")), str(row["gold"])))
+            self.answers[index, at] = row
         wanted = {example_id for example_id, _ in self.examples.values()}
-        for row in trial.rows("explanations.jsonl"):
-            if row.get("name") == name and row.get("example_id") in wanted:
-                self.told[index, str(row["example_id"])] = row
+        told = scan.explanations(trial.path / "explanations.jsonl", name, wanted)
+        self.told |= {(index, example_id): row for example_id, row in told.items()}
 
 
 def _case(found: _Found, at: int, outcomes: Sequence[str], texts: Mapping[str, Mapping[str, Any]]) -> Case:
@@ -192,7 +189,7 @@ def _texts(trials: Iterable[Trial], wanted: set[str]) -> dict[str, dict[str, Any
     """Rows of the first `test.jsonl` that there is, of the wanted examples."""
     for trial in trials:
         if trial.has("test.jsonl"):
-            return {r["example_id"]: r for r in trial.rows("test.jsonl") if r.get("example_id") in wanted}
+            return scan.examples(trial.path / "test.jsonl", wanted)
     return {}
 
 
@@ -214,4 +211,4 @@ def _source(row: ResultRow) -> str:
         return row.labels
     parts = [] if row.fraction is None else [f"{100 * row.fraction:g} % of the data"]
     parts += [] if row.seed is None else [f"seed {row.seed}"]
-    return ", ".join([*parts, *([row.student] if row.student else [])])
+    return ", ".join([*parts, *([str(student_name(row.student))] if row.student else [])])

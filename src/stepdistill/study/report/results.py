@@ -19,22 +19,22 @@ def all_results(rows: Sequence[ResultRow]) -> Table:
     columns = [
         Column("task"),
         Column("method"),
+        Column("accuracy", number=True),
+        Column("95 % interval", number=True, hint="Wilson's, of this seed's test examples"),
         Column("labels", hint="whose labels it learned; of a teacher: its model"),
         Column("rationales", hint="where its rationales come from"),
         Column("λ", hint="weight of the rationale's loss"),
         Column("teacher"),
-        Column("student"),
-        Column("parameters", number=True),
-        Column("data", number=True, hint="share of the training examples"),
-        Column("n train", number=True),
-        Column("seed", number=True),
-        Column("accuracy", number=True),
-        Column("95 % interval", number=True, hint="Wilson's, of this seed's test examples"),
+        Column("student", students=True),
+        Column("parameters", number=True, students=True),
+        Column("data", number=True, hint="share of the training examples", students=True),
+        Column("n train", number=True, students=True),
+        Column("seed", number=True, students=True),
         Column("n test", number=True),
         Column("unread", number=True, hint="answers in which no label could be read; they count as wrong"),
         Column("validation", number=True),
         Column("training, s", number=True, hint="seconds on the machine of the run"),
-        Column("teacher, $", number=True, hint="what the teacher's answers for training cost"),
+        Column("teacher, $", number=True, hint="what the teacher's answers for training cost", students=True),
         Column("trial"),
     ]
     ordered = sorted(rows, key=_order)
@@ -52,16 +52,16 @@ def means(rows: Sequence[ResultRow]) -> Table:
     columns = [
         Column("task"),
         Column("method"),
+        Column("mean accuracy", number=True),
+        Column("lowest – highest seed", number=True),
         Column("labels"),
         Column("rationales"),
         Column("λ"),
         Column("teacher"),
-        Column("student"),
-        Column("data", number=True),
-        Column("n train", number=True),
+        Column("student", students=True),
+        Column("data", number=True, students=True),
+        Column("n train", number=True, students=True),
         Column("seeds", number=True),
-        Column("mean accuracy", number=True),
-        Column("lowest – highest seed", number=True),
     ]
     body = [_mean(found) for found in groups.values()]
     note = "The range over seeds is no interval: it says nothing of other test examples. Intervals of "
@@ -181,25 +181,33 @@ def _order(row: ResultRow) -> tuple[Any, ...]:
     return (row.task, place, row.name, row.labels, row.teacher, *sizes, row.trial)
 
 
-def _setting(row: ResultRow) -> list[Cell]:
-    weight = (
-        words(row.lambda_)
-        if row.lambda_ is None or isinstance(row.lambda_, str)
-        else number(row.lambda_, "g")
-    )
-    named = (row.task, row.name, row.labels, row.rationales)
-    return [*map(words, named), weight, words(row.teacher), words(row.student)]
+def student_name(student: str | None) -> str | None:
+    """The end of a student's path.
+
+    >>> student_name("HuggingFaceTB/SmolLM2-135M-Instruct")
+    'SmolLM2-135M-Instruct'
+    """
+    return student.rstrip("/").rsplit("/", 1)[-1] if student else None
+
+
+def _setting(row: ResultRow, *scores: Cell) -> list[Cell]:
+    weight = number(row.lambda_, "g") if isinstance(row.lambda_, int | float) else words(row.lambda_)
+    named = [words(row.task), words(row.name), *scores, words(row.labels), words(row.rationales)]
+    return [*named, weight, words(row.teacher), words(student_name(row.student))]
+
+
+def share(fraction: float | None) -> Cell:
+    """A part of the training examples."""
+    return percent(fraction, 0 if fraction is None or (100 * fraction).is_integer() else 1)
 
 
 def _result(row: ResultRow) -> list[Cell]:
     return [
-        *_setting(row),
+        *_setting(row, percent(row.value), interval(row.low, row.value, row.high)),
         number(row.parameters),
-        percent(row.fraction, 0 if row.fraction is None or (100 * row.fraction).is_integer() else 1),
+        share(row.fraction),
         number(row.n_train),
         number(row.seed, "d"),
-        percent(row.value),
-        interval(row.low, row.value, row.high),
         number(row.n),
         number(row.unread),
         percent(row.validation),
@@ -213,9 +221,5 @@ def _mean(found: Sequence[ResultRow]) -> list[Cell]:
     row, shares = found[0], [one.value for one in found]
     mean = sum(shares) / len(shares)
     spread = interval(min(shares), mean, max(shares)) if len(shares) > 1 else words(None)
-    setting = [
-        *_setting(row),
-        percent(row.fraction, 0 if row.fraction in (None, 1) else 1),
-        number(row.n_train),
-    ]
-    return [*setting, number(len(found)), percent(mean), spread]
+    setting = _setting(row, percent(mean), spread)
+    return [*setting, share(row.fraction), number(row.n_train), number(len(found))]

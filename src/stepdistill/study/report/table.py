@@ -22,11 +22,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading; `number` columns stand to the right and are sorted as numbers; `hint` explains it."""
+    """A heading; `number` columns stand to the right and are sorted as numbers; `hint` explains it.
+
+    Of a column of `students`, empty cells are those of a teacher, who has no such thing.
+    """
 
     title: str
     number: bool = False
     hint: str = ""
+    students: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Table:
             texts = {row[place].text for row in self.rows}
             if texts == {""}:
                 continue
+            if column.students:
+                texts.discard("")
             if len(texts) == 1 and len(self.rows) > 1 and column.title not in keep:
                 said.append((column.title, texts.pop()))
             else:
