@@ -32,7 +32,7 @@ def show_plan(study: StudyConfig, plan: Plan, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**asdict(plan), "trials": plan.trials, "done": plan.done}))
         return
-    table = Table(title=study.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     cells = [cell.axes for cell in plan.cells]
     axes = ["arm", *_varied(cells, ("task", "student", *_ARMS_OWN), "arm"), "fraction"]
     for axis in axes:
@@ -44,6 +44,8 @@ def show_plan(study: StudyConfig, plan: Plan, as_json: bool) -> None:
         counts = (cell.trials, cell.done, cell.failed, cell.trials - cell.done)
         table.add_row(*shown, *(str(count) if count else "" for count in counts))
     out = console()
+    if study.title:
+        out.print(study.title, highlight=False, markup=False)
     out.print(table)
     for line in _needs(plan):
         out.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -73,7 +75,8 @@ def show_finished(study: StudyConfig, finished: Finished, as_json: bool) -> None
         return
     out = console()
     if rows:
-        out.print(_table(study, rows, cells))
+        out.print(_title(study, rows, cells), soft_wrap=True, highlight=False, markup=False)
+        out.print(_table(cells))
     for line in [said, f"Everything is in {finished.folder}"]:
         out.print(line, soft_wrap=True, highlight=False, markup=False)
     for failure in finished.failures:
@@ -136,19 +139,19 @@ def _cells(rows: Iterable[ResultRow]) -> list[tuple[dict[str, Any], Any]]:
     ]
 
 
-def _table(
-    study: StudyConfig, rows: Sequence[ResultRow], cells: Sequence[tuple[dict[str, Any], Any]]
-) -> Table:
+def _title(study: StudyConfig, rows: Sequence[ResultRow], cells: Sequence[tuple[dict[str, Any], Any]]) -> str:
+    seeds = max(axes["seeds"] for axes, _ in cells)
+    mean = f"mean over {seeds} seeds and" if seeds > 1 else "with its"
+    n = " and ".join(f"{n:,}" for n in sorted({row.n for row in rows}))
+    return f"{study.title or 'Accuracy'}: accuracy on {n} test examples, {mean} 95 % interval"
+
+
+def _table(cells: Sequence[tuple[dict[str, Any], Any]]) -> Table:
     """Methods down, fractions across; an axis that varies besides gets a column."""
     students = [axes for axes, _ in cells if axes["fraction"] is not None]
     further = _varied(students, ("task", "student", *_ARMS_OWN), "method")
     fractions = sorted({axes["fraction"] for axes in students})
-    n = sorted({row.n for row in rows})
-    seeds = max((axes["seeds"] for axes in students), default=1)
-    title = study.title or "Accuracy"
-    title += f": test accuracy, mean over {seeds} seed{'s' * (seeds > 1)} and 95 % interval, n = "
-    title += " and ".join(map(str, n))
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("method", *further):
         table.add_column(heading)
     for fraction in fractions:
