@@ -8,7 +8,18 @@ from typing import Any
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, most_data, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import picture
-from stepdistill.study.figures.layout import band, beside, left_out, legend, paged, shown, span, ticks, words
+from stepdistill.study.figures.layout import (
+    band,
+    beside,
+    examples,
+    left_out,
+    legend,
+    paged,
+    shown,
+    span,
+    ticks,
+    words,
+)
 from stepdistill.study.figures.series import Series, shortened
 from stepdistill.study.figures.style import (
     TEACHER,
@@ -48,9 +59,10 @@ def _data_figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Loo
     legend(figure, style, (one for panel in found for one in shown(panel)))
     seeds = "; ".join(dict.fromkeys(panel.seeds() for panel in found))
     caption = (
-        f"Accuracy on the test examples against the share of the training examples (logarithmic), mean over "
-        f"seeds; {_drawn(found)} are 95 % intervals ({seeds}). Thin lines: the teacher, and finetune on all "
-        "data."
+        f"Accuracy on the test examples ({examples(found)}) against the share of the training examples "
+        f"(logarithmic), mean over seeds; {_drawn(found)} are 95 % intervals ({seeds}). Thin lines, where "
+        "they "
+        "are known: the teacher, and finetune on all data."
     )
     return Figure(
         name=f"accuracy-data{suffix}",
@@ -102,9 +114,12 @@ def _size_figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Loo
     seeds = "; ".join(dict.fromkeys(panel.seeds() for panel in found))
     shares = ", ".join(dict.fromkeys(percent(panel.cells[0].fraction) for panel in found))
     caption = (
-        f"Accuracy on the test examples against the student's size (logarithmic), trained on {shares} of the "
-        f"training examples, mean over seeds; {_drawn(found)} are 95 % intervals ({seeds}). Thin line: the "
-        "teacher, whose size is not on the axis. Students of different families differ in more than their size."
+        f"Accuracy on the test examples ({examples(found)}) against the student's size (logarithmic), "
+        "trained "
+        f"on {shares} of the training examples, mean over seeds; {_drawn(found)} are 95 % intervals "
+        f"({seeds}). "
+        "Thin line: the teacher, whose size is not on the axis. Students of different families differ in "
+        "more than their size."
     )
     return Figure(
         name=f"accuracy-size{suffix}",

@@ -13,7 +13,17 @@ from stepdistill.study.figures.accuracy import count, level_of_teachers
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import BELOW, picture
-from stepdistill.study.figures.layout import beside, left_out, named, paged, shown, span, ticks, words
+from stepdistill.study.figures.layout import (
+    beside,
+    examples,
+    left_out,
+    named,
+    paged,
+    shown,
+    span,
+    ticks,
+    words,
+)
 from stepdistill.study.figures.series import Series
 from stepdistill.study.figures.style import FAINT, INK, Look, house_style, looks, percent
 from stepdistill.study.results import ResultRow
@@ -79,7 +89,8 @@ def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -
         name=f"minimum{suffix}",
         title="Least data and smallest student",
         caption=(
-            f"Accuracy on the test examples (mean over seeds: {seeds}) against the share of the training "
+            f"Accuracy on the test examples ({examples(found)}; mean over {seeds}) against the share of "
+            "the training "
             "examples; the larger the bubble, the larger the student (its width grows with the "
             "logarithm of the parameters). Filled: at or above the teacher's line; hollow: below it. A "
             "ring marks, of each method, the smallest student that reaches the line, with the least data. "

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import picture
-from stepdistill.study.figures.layout import left_out, named, paged, shown, span, words
+from stepdistill.study.figures.layout import examples, left_out, named, paged, shown, span, words
 from stepdistill.study.figures.series import Series, needs_teacher, shortened
 from stepdistill.study.figures.style import (
     FAINT,
@@ -132,7 +132,8 @@ def _figure(
         name=f"cost{suffix}",
         title="Accuracy against cost",
         caption=(
-            f"Accuracy on the test examples against cost (logarithmic), both means over seeds. Cost is "
+            f"Accuracy on the test examples ({examples(panel for panel, _ in found)}) against cost "
+            "(logarithmic), both means over seeds. Cost is "
             f"{_meaning(money)} Thin lines join the parts of the data with which one student was trained. "
             "Ringed and joined: the front; every other point is matched or beaten by one that costs no "
             "more. "

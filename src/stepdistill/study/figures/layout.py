@@ -148,6 +148,12 @@ def band(axes: Any, look: Look, points: Sequence[tuple[float, Cell]], filled: bo
         axes.vlines(places, lows, highs, color=look.colour, linewidth=1.1, zorder=2)
 
 
+def examples(panels: Iterable[Panel]) -> str:
+    """How many test examples panels have, for a caption."""
+    counts = sorted({panel.n for panel in panels})
+    return f"n = {counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
+
+
 def wrapped(text: str, width: int = 21) -> str:
     """A name on several lines, broken at spaces and at the joint of method and source."""
     return "\n".join(wrap(text.replace("+", " +"), width)).replace(" +", "+")

@@ -10,7 +10,7 @@ from stepdistill.evaluate.learning import SIZES, Curve, fit
 from stepdistill.study.figures.cells import Cell, Panel, cells_of, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import picture
-from stepdistill.study.figures.layout import beside, legend, paged, span, ticks, words
+from stepdistill.study.figures.layout import beside, examples, legend, paged, span, ticks, words
 from stepdistill.study.figures.series import Series
 from stepdistill.study.figures.style import FAINT, SMALL, Look, house_style, looks
 from stepdistill.study.results import ResultRow
@@ -92,7 +92,8 @@ def _figure(
         name=f"learning-curve{suffix}",
         title="Learning curve and what twice the data would give",
         caption=(
-            "Accuracy against the number of training examples (logarithmic) with the power law "
+            f"Accuracy on the test examples ({examples(panel for panel, _ in found)}) against the number "
+            "of training examples (logarithmic) with the power law "
             f"a - b·n^-c through it; bands are 95 % intervals over {chance}. The hatched part is an "
             "extrapolation: nothing was measured there, and its interval takes the power law for true. "
             "At the right: the gain that twice the data is expected to bring, in points."

@@ -9,7 +9,7 @@ from stepdistill.evaluate.bootstrap import Interval
 from stepdistill.study.figures.cells import Panel, cells_of, most_data, of_largest, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import picture
-from stepdistill.study.figures.layout import paged, words, wrapped
+from stepdistill.study.figures.layout import examples, paged, words, wrapped
 from stepdistill.study.figures.series import Series, shortened
 from stepdistill.study.figures.style import (
     SMALL,
@@ -58,7 +58,8 @@ def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -
         name=f"accuracy{suffix}",
         title="Accuracy of every method",
         caption=(
-            f"Accuracy on the test examples after training on {shares} of the training examples (where there "
+            f"Accuracy on the test examples ({examples(found)}) after training on {shares} of the "
+            "training examples (where there "
             f"are several students, of the largest): means over seeds with 95 % intervals ({seeds}; of a "
             "teacher: over test examples). Whether two methods differ is seen from their paired difference, "
             "not from here." + (f" {more} more are not drawn." if more else "")
