@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from stepdistill.task.stream import Examples, pick
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 def portion(examples: Examples, fraction: float, seed: int, by_label: bool) -> Examples:
@@ -35,6 +37,8 @@ def _order(examples: Examples, seed: int, by_label: bool) -> npt.NDArray[np.int6
 
     The k-th of a label's n examples, in an order drawn by hash, stands at (k + 1/2) / n of the way.
     """
+    import numpy as np  # asking a teacher over HTTP does without
+
     names: dict[str | None, int] = {}
     draws = np.empty(len(examples), dtype=np.uint64)
     labels = np.zeros(len(examples), dtype=np.int32)
