@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from stepdistill.errors import StepdistillError
 from stepdistill.evaluate.power import smallest_difference
 from stepdistill.study.folder import TEACHER
+from stepdistill.study.gather import SINGLE
 from stepdistill.study.report.place import Place
 from stepdistill.study.report.results import chosen
 from stepdistill.study.results import ResultRow
@@ -68,7 +69,7 @@ def _reopened(rows: Sequence[ResultRow]) -> Iterator[str]:
     again = [row for row in rows if row.reopened]
     if again:
         times = sum(row.reopened for row in again)
-        names = _some(sorted({row.name if row.trial == "." else row.trial for row in again}))
+        names = _some(sorted({row.name if row.trial == SINGLE else row.trial for row in again}))
         yield (
             f"The test examples were read again {times} time{'s' if times > 1 else ''} for the same "
             f"configuration ({names}): what was chosen after looking at them is no longer a fair measure."

@@ -14,6 +14,7 @@ from stepdistill.config.study import StudyConfig, load_study
 from stepdistill.errors import DataError, RunFolderError, StepdistillError
 from stepdistill.files import iter_jsonl, read_text
 from stepdistill.study.folder import RunFolder
+from stepdistill.study.gather import SINGLE
 from stepdistill.study.trial import TrialOutcome, read_outcome
 
 STUDY = "study.yaml"
@@ -86,7 +87,7 @@ class Place:
     def trials(self) -> dict[str, Trial]:
         """All trials by name, finished or not; of a run folder, itself under the name `.`."""
         if not self.is_study:
-            return {".": Trial(".", self.path)}
+            return {SINGLE: Trial(SINGLE, self.path)}
         folders = sorted(path for path in self.path.glob("trials/*") if path.is_dir())
         return {path.name: Trial(path.name, path) for path in folders if not path.name.startswith(".")}
 

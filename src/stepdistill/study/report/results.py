@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stepdistill.study.folder import ORDER
+from stepdistill.study.gather import SINGLE
 from stepdistill.study.report.table import Cell, Column, Table, interval, number, percent, words
 from stepdistill.study.results import ResultRow
 
@@ -85,15 +86,16 @@ def measured(rows: Sequence[ResultRow], scores: Scores) -> Table:
         Column("ECE", number=True, hint="expected calibration error: how far confidence is from accuracy"),
         Column("unread", number=True),
         Column("words of a rationale", number=True, hint="mean"),
-        Column("leads to its label", number=True, hint="share of rationales that name the label answered"),
-        Column("contradicts it", number=True, hint="share of rationales that name another label"),
+        Column("leads to its label", number=True, hint="share of rationales that lead to the label answered"),
+        Column("contradicts it", number=True, hint="share of rationales that lead to another label"),
+        Column("leads to none", number=True, hint="share of rationales in which no label can be read"),
         Column("chrF", number=True, hint="likeness to people's rationales, 0 to 100"),
         Column("trial"),
     ]
     body = []
     for row, found in _found(rows, scores):
         told = found.get("rationale") or {}
-        shares = [percent(told.get(key)) for key in ("consistent", "contradicts")]
+        shares = [percent(told.get(key)) for key in ("consistent", "contradicts", "silent")]
         body.append(
             [
                 words(row.task),
@@ -105,7 +107,7 @@ def measured(rows: Sequence[ResultRow], scores: Scores) -> Table:
                 number(told.get("words_mean"), ".1f"),
                 *shares,
                 number(told.get("chrf"), ".1f"),
-                words(row.trial),
+                _trial(row),
             ]
         )
     return Table("metrics", "Beside accuracy", columns, body).short(("method", "accuracy"))
@@ -201,6 +203,10 @@ def share(fraction: float | None) -> Cell:
     return percent(fraction, 0 if fraction is None or (100 * fraction).is_integer() else 1)
 
 
+def _trial(row: ResultRow) -> Cell:
+    return words(None if row.trial == SINGLE else row.trial)
+
+
 def _result(row: ResultRow) -> list[Cell]:
     return [
         *_setting(row, percent(row.value), interval(row.low, row.value, row.high)),
@@ -213,7 +219,7 @@ def _result(row: ResultRow) -> list[Cell]:
         percent(row.validation),
         number(row.train_seconds),
         number(row.cost_usd, ",.2f"),
-        words(row.trial if row.trial != "." else None),
+        _trial(row),
     ]
 
 
