@@ -31,6 +31,29 @@ def test_a_run_prints_a_row_for_the_teacher_and_each_method(cli: Any, run_file: 
     assert "McNemar p" in done.out
 
 
+def test_the_table_says_more_of_a_closed_set_in_one_line(cli: Any, run_file: Path) -> None:
+    line = next(line for line in cli("run", run_file, "-q").out.splitlines() if "macro-F1" in line)
+    assert all(f" {name} " in line for name in ("teacher", "finetune", "distill", "step-by-step"))
+
+
+def test_a_second_look_at_test_wants_a_word_and_is_told(cli: Any, run_file: Path, tmp_path: Path) -> None:
+    only, other = ("--set", "methods=[finetune]"), ("--set", f"out={tmp_path / 'other'}")
+    assert cli("run", run_file, "-q", *only).code == 0
+    refused = cli("run", run_file, "-q", *only, *other)
+    assert (refused.code, refused.error.count("\n")) == (2, 1)
+    assert f"already, in {tmp_path / 'out'}; keep that result, or give --reopen-test" in refused.error
+    assert not (tmp_path / "other" / "annotations.jsonl").exists()
+    again = cli("run", run_file, "-q", *only, *other, "--reopen-test")
+    assert again.code == 0, again.error
+    assert "Test was read again for this configuration: finetune 1 x" in again.out
+    shown = cli("evaluate", run_file, "-q", *only, "--json")
+    assert [row["reopened"] for row in json.loads(shown.out)] == [0, 0]
+    reopened = cli("evaluate", run_file, "-q", *only, "--reopen-test", "--json")
+    assert [row["reopened"] for row in json.loads(reopened.out)] == [0, 2]
+    new = cli("run", run_file, "-q", *only, "--set", "seed=1", "--set", f"out={tmp_path / 'third'}")
+    assert "Test has been read 4 times by 2 configurations of this task" in new.out
+
+
 def test_progress_goes_to_stderr_and_quiet_silences_it(cli: Any, run_file: Path) -> None:
     assert "train finetune" in cli("run", run_file, "--set", "methods=[finetune]").error
     assert cli("run", run_file, "--quiet").error == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepdistill.config import DemonstrationConfig
-from stepdistill.errors import ConfigError, MissingExtraError
+from stepdistill.errors import ConfigError
 from stepdistill.records import Demonstration, Example
 from stepdistill.task.load import Task, builtin_names, load_task
 from stepdistill.task.schema import TaskSpec
@@ -159,12 +158,6 @@ def test_nearest_takes_any_text(pool: list[str], text: str) -> None:
 def test_nearest_with_nothing_to_compare_says_so() -> None:
     with pytest.raises(ConfigError, match="empty"):
         chosen(own(["", " "]), "nearest")
-
-
-def test_nearest_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
-    with pytest.raises(MissingExtraError, match=r"nearest.*pip install 'stepdistill\[nearest\]'"):
-        chosen(own(WORDS), "nearest")
 
 
 @pytest.mark.parametrize("how", WAYS)

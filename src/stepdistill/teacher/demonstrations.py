@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 from collections.abc import Callable, Sequence
 
 from stepdistill.config import DemonstrationConfig
-from stepdistill.errors import ConfigError, MissingExtraError
+from stepdistill.errors import ConfigError
 from stepdistill.records import Demonstration, Example
 from stepdistill.task.load import Task
 
@@ -60,7 +59,6 @@ def choose(task: Task, config: DemonstrationConfig, seed: int) -> Choice:
 
     Raises:
         ConfigError: the task has none, or fewer than n, or is not of a kind that can be balanced.
-        MissingExtraError: `nearest` without scikit-learn.
     """
     pool = list(task.demonstrations())
     if not pool:
@@ -112,10 +110,9 @@ def _at_random(n: int, seed: int) -> Pick:
 
 def _nearest(pool: Sequence[Demonstration], n: int) -> Pick:
     """By the cosines of TF-IDF over words and word pairs, and over pieces of words, added up."""
-    try:
-        text = importlib.import_module("sklearn.feature_extraction.text")
-    except ImportError:
-        raise MissingExtraError("demonstrations.choose: 'nearest'", "nearest") from None
+    # Imported here: it takes seconds, and most prompts have no need of it.
+    from sklearn.feature_extraction import text
+
     inputs = [demonstration.text for demonstration in pool]
     if not any(words.strip() for words in inputs):
         raise ConfigError("demonstrations.choose: 'nearest' and the inputs of the demonstrations are empty")
