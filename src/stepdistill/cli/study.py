@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stepdistill.cli.options import Json, Quiet, Set
-from stepdistill.cli.trial import Reopen
+from stepdistill.cli.options import Json, Quiet, Reopen, Set
 
 if TYPE_CHECKING:
     from stepdistill.config import StudyConfig
@@ -73,6 +72,8 @@ def carry_out(
         manner = Manner(found.jobs, found.keep_students, reopen=reopen, watch=watch)
         finished = run_study(found, made, manner)
     studied.show_finished(found, finished, json)
+    if finished.rows:
+        _report(finished.folder, json)
     return 1 if finished.failures else 0
 
 
@@ -107,7 +108,16 @@ def _minimum(found: StudyConfig, quiet: bool, json: bool) -> None:
             lambda some, measure: (run_trials(some, Manner(found.jobs, True, measure, watch=watch)), None)[1],
             given,
         )
-    gathered(folder, made)
+    rows = gathered(folder, made)
     for sentence in () if json else (*certificate.sentences, *certificate.notes):
         typer.echo(sentence)
     typer.echo(dumps(asdict(certificate)) if json else f"The certificate is in {folder / MINIMUM}")
+    if rows:
+        _report(folder, json)
+
+
+def _report(folder: Path, json: bool) -> None:
+    # Matplotlib is imported here: what has been found is shown first.
+    from stepdistill.study.report import write_report
+
+    typer.echo(f"The report is {write_report(folder)}", err=json)

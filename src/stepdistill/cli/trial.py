@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from stepdistill.cli.options import Quiet
+from stepdistill.cli.options import Quiet, Reopen
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A trial's folder: OUT/trials/NAME.")]
-Reopen = Annotated[
-    bool, typer.Option("--reopen-test", help="Measure on test again; the report says that it was.")
-]
 
 
 def trial(folder: Folder, reopen_test: Reopen = False, quiet: Quiet = False) -> None:

@@ -154,6 +154,7 @@ def _row(record: RunRecord, found: Mapping[str, Any]) -> ResultRow:
         validation=record.validation,
         config=record.config,
         data=record.data,
+        reopened=record.reopened,
         **values,
     )
 

@@ -201,8 +201,10 @@ def _run(values: dict[str, Any], folder: Path, watch: Watcher, reopen: bool) -> 
         # Torch is imported here: what is wrong with the folder comes at once.
         from stepdistill.study.run import Run
 
-        run = Run(config, watch)
+        run = Run(config, watch, reopen=reopen)
         run.open()
+        if values.get("measure") != "validation":
+            run.check_test()
         run.annotate()
         run.train()
         if values.get("measure") == "validation":
