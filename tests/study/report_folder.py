@@ -78,6 +78,7 @@ def write_study(folder: Path, made: MadeUp) -> Path:
     grid = {"methods": list(made.methods), "fractions": list(made.fractions), "seeds": list(made.seeds)}
     grid["students"] = [_student(size) for size in made.students]
     run = {"task": made.task, "teacher": {"backend": made.teacher}, "student": _student(820_000)}
+    run["data"] = {"root": "/data/here/letters"}
     study = {"title": "Letters" + made.hostile, "run": run, "grid": grid, "out": "runs/letters"}
     _write(folder / "study.yaml", yaml.safe_dump(study, sort_keys=False))
     for method, fraction, size, seed in product(made.methods, made.fractions, made.students, made.seeds):
