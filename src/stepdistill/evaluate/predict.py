@@ -131,8 +131,9 @@ class StudentPredictor:
 def reason_first(text: str) -> Words:
     """Split `rationale [label] answer` at the last marker: a rationale may quote one, an answer does not.
 
-    >>> reason_first("2 and 2. [label] 4")
-    Words(text='2 and 2. [label] 4', answer='4', rationale='2 and 2.', reason=None)
+    >>> words = reason_first("2 and 2. [label] 4")
+    >>> words.rationale, words.answer
+    ('2 and 2.', '4')
     """
     marks = list(_marker("label").finditer(text))
     if not marks:
