@@ -158,6 +158,21 @@ def iter_placed(file: IO[bytes], path: Path) -> Iterator[tuple[int, dict[str, An
         place += len(raw) - len(mark)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file is.
+
+    Raises:
+        DataError: there is no such file, or it is damaged.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: malformed JSON ({error}); delete it and start again") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: a JSON object is expected, not {brief(found)}; delete it and start again")
+    return found
+
+
 def parse_object(line: str, place: str) -> dict[str, Any]:
     """The JSON object of one line; `place` says in messages where it stands.
 

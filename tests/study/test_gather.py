@@ -12,7 +12,8 @@ from studies import small_study
 
 from stepdistill.config import StudyConfig
 from stepdistill.errors import DataError
-from stepdistill.files import digest_file
+from stepdistill.files import read_jsonl, write_jsonl
+from stepdistill.study.comparisons import compare_rows
 from stepdistill.study.gather import gather, write_gathered
 from stepdistill.study.grid import Trial, trials
 from stepdistill.study.results import ResultRow, read_results
@@ -57,7 +58,7 @@ def test_rows_say_where_they_stand_what_came_out_and_what_it_took(study: StudyCo
     assert (finetune.student, finetune.seed, finetune.cost_usd) == ("scratch-16x1", 0, 0.0)
     assert method.train_seconds is not None
     assert method.peak_memory_mb
-    assert finetune.test == method.test == teacher.test == digest_file(half.folder / "test.jsonl")
+    assert finetune.test == method.test == teacher.test
     for row in (teacher, finetune, method):
         assert row.n == len(row.outcomes) == 12
         assert row.value == row.outcomes.count("1") / 12
@@ -96,8 +97,66 @@ def test_the_teacher_has_one_row_for_each_test_set(study: StudyConfig, tmp_path:
     copy = shutil.copytree(study.out, tmp_path / "copy")
     (row,) = [row for row in gather(copy) if row.name == "step-by-step"]
     test = copy / "trials" / row.trial / "test.jsonl"
-    test.write_text(test.read_text() + "\n")
-    assert [row.name for row in gather(copy)] == ["teacher", "teacher", "finetune", "step-by-step"]
+    rows = read_jsonl(test)
+    write_jsonl(test, [{**one, "columns": {"day": "Monday"}, "rationale": "because"} for one in rows])
+    assert gather(copy) == gather(Path(study.out))
+    for key in ("example_id", "text", "gold", "options"):
+        write_jsonl(test, [*rows[1:], {**rows[0], key: "another"}])
+        assert [row.name for row in gather(copy)] == ["teacher", "teacher", "finetune", "step-by-step"]
+
+
+def test_a_teacher_whose_answers_differ_by_seed_has_a_row_for_each(
+    study: StudyConfig, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    (before,) = [row for row in gather(copy) if row.name == "teacher"]
+    assert before.seed is None
+    (row,) = [row for row in gather(copy) if row.name == "step-by-step"]
+    results = copy / "trials" / row.trial / "results.jsonl"
+    records = [{**record, "seed": 1} for record in read_jsonl(results)]
+    write_jsonl(results, records)
+    assert [row.seed for row in gather(copy) if row.name == "teacher"] == [None]
+    card = next(record for record in records if record["name"] == "teacher")["scorecard"]
+    card["outcomes"] = other = "".join("10"[int(one)] for one in card["outcomes"])
+    write_jsonl(results, records)
+    rows = gather(copy)
+    teachers = {row.seed: row.outcomes for row in rows if row.name == "teacher"}
+    assert teachers == {0: before.outcomes, 1: other}
+    (found,) = compare_rows(rows, "step-by-step", "teacher")
+    assert (found.seeds, found.outcomes[0]) == ((1,), (other,))
+    (found,) = compare_rows(rows, "finetune", "teacher")
+    assert (found.seeds, found.outcomes[0]) == ((0,), (before.outcomes,))
+
+
+def test_teachers_and_students_that_differ_in_more_than_their_names_are_told_apart(
+    study: StudyConfig, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    (row,) = [row for row in gather(copy) if row.name == "step-by-step"]
+    mark = copy / "trials" / row.trial / "run.json"
+    values = json.loads(mark.read_text())
+    mark.write_text(json.dumps({**values, "teacher.error_rate": 0.5, "student.scratch.d_ff": 48}))
+    teacher, other, finetune, method = gather(copy)
+    assert [finetune.student, method.student] == ["scratch-16x1 d_ff=16", "scratch-16x1 d_ff=48"]
+    rate = values["teacher.error_rate"]
+    assert [finetune.teacher, method.teacher] == [f"simulated error_rate={rate}", "simulated error_rate=0.5"]
+    assert {teacher.teacher, other.teacher} == {finetune.teacher, method.teacher}
+
+
+@pytest.mark.parametrize("names", ["{", "{}", '["../elsewhere"]', "[1]", '["/tmp"]'])
+def test_a_damaged_index_is_told(study: StudyConfig, tmp_path: Path, names: str) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    (copy / "trials" / "index.json").write_text(names)
+    with pytest.raises(DataError, match=r"index\.json: damaged"):
+        gather(copy)
+
+
+@pytest.mark.parametrize("name", ["run.json", "timings.json"])
+def test_damaged_files_of_a_trial_are_told(study: StudyConfig, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(study.out, tmp_path / "copy")
+    (copy / "trials" / done(study)[0].name / name).write_text("{")
+    with pytest.raises(DataError, match=f"{name}: malformed JSON"):
+        gather(copy)
 
 
 def test_what_failed_is_unfinished_or_of_an_earlier_grid_gives_no_row(

@@ -95,6 +95,24 @@ def grids(draw: st.DrawFn) -> dict[str, list[Any]]:
 FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
+def test_students_and_teachers_of_one_name_are_told_apart() -> None:
+    wide = {"model": "scratch:", "scratch": {**RUN["student"]["scratch"], "d_ff": 48}}
+    given = {"methods": ["finetune", "step-by-step"], "students": [RUN["student"], wide, BIG]}
+    found = trials(study({**given, "teachers": AXES["teachers"]}))
+    assert {trial.axes["student"] for trial in found} == {
+        "scratch-16x1 d_ff=16",
+        "scratch-16x1 d_ff=48",
+        "scratch-32x1",
+    }
+    usual = found[0].config.teacher.error_rate
+    assert {trial.axes["teacher"] for trial in found} == {
+        None,
+        f"simulated error_rate={usual}",
+        "simulated error_rate=0.5",
+    }
+    assert len({repr(trial.axes) for trial in found}) == len(found)
+
+
 @FEW
 @given(grids(), st.randoms(use_true_random=False))
 def test_the_order_of_lists_changes_neither_keys_nor_folders(

@@ -102,17 +102,21 @@ def compare_rows(rows: Sequence[ResultRow], method: str, against: str) -> list[C
 def against_teacher(rows: Sequence[ResultRow], method: str) -> list[Comparison]:
     """`method` compared with its own teacher's answers, in every cell; empty where he is not measured.
 
-    The teacher's answers are the same under every seed, so only the student's seeds vary.
+    Where the teacher's answers differ from seed to seed, each student is compared with those of its seed;
+    else only the student's seeds vary.
 
     Raises:
         DataError: the teacher was measured on other test examples, or two rows stand in the same place.
     """
-    teachers = {(row.task, row.teacher): row for row in rows if row.name == TEACHER}
+    teachers: dict[tuple[str, str], Cell] = {}
+    for row in rows:
+        if row.name == TEACHER:
+            teachers.setdefault((row.task, row.teacher), {})[row.seed] = row
     found = []
     for cell in cells_of(rows, method):
         row = any_row(cell)
         if teacher := teachers.get((row.task, row.teacher)):
-            found.append(_compared(dict.fromkeys(cell, teacher), cell))
+            found.append(_compared(dict.fromkeys(cell, teacher[None]) if None in teacher else teacher, cell))
     return adjust(comparison for comparison in found if comparison)
 
 

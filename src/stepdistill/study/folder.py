@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from stepdistill.config import RunConfig
-from stepdistill.errors import DataError, RunFolderError, brief
-from stepdistill.files import digest, read_jsonl, read_text, replace_rows, write_json, write_text
+from stepdistill.errors import RunFolderError, brief
+from stepdistill.files import digest, read_jsonl, read_object, read_text, replace_rows, write_json, write_text
 from stepdistill.records import RunRecord, Scorecard
 from stepdistill.student.card import CARD
 from stepdistill.student.methods import ARMS
@@ -104,11 +104,7 @@ class RunFolder:
         Raises:
             DataError: it is not there, or damaged.
         """
-        path = self.student(name) / CARD
-        try:
-            return dict(json.loads(read_text(path)))
-        except ValueError as error:
-            raise DataError(f"{path}: malformed JSON ({error}); train again") from None
+        return read_object(self.student(name) / CARD)
 
     def claim(
         self, config: RunConfig, task: TaskSpec, sources: Mapping[str, str], anew: bool = False
@@ -134,7 +130,7 @@ class RunFolder:
         if mark.exists():
             for torn in self.path.glob(".*.tmp"):
                 torn.unlink()
-            self._compare(json.loads(read_text(mark)), wanted, anew)
+            self._compare(read_object(mark), wanted, anew)
         elif any(not p.name.startswith(".") and p.name not in TRIAL_FILES for p in self.path.glob("*")):
             raise RunFolderError(f"{self.path}: the folder holds files and no run; choose another `out`")
         # The mark first: a folder with files and no mark is taken for somebody else's.
@@ -200,4 +196,4 @@ class RunFolder:
 
     def times(self) -> dict[str, dict[str, float]]:
         """What `clock` has noted."""
-        return dict(json.loads(read_text(self.timings))) if self.timings.exists() else {}
+        return read_object(self.timings) if self.timings.exists() else {}

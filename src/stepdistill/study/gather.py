@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stepdistill.config.teacher import HTTP
 from stepdistill.errors import DataError
-from stepdistill.files import digest_file, read_text
+from stepdistill.files import digest_all, iter_jsonl, read_object, read_text
 from stepdistill.records import RunRecord
 from stepdistill.study.folder import ORDER, TEACHER, RunFolder
 from stepdistill.study.grid import SCRATCH, TRIALS
 from stepdistill.study.results import RESULTS, ResultRow, write_results
 from stepdistill.study.trial import OUTCOME, is_done, read_outcome
+from stepdistill.study.values import told_apart
 
-TEST = "test.jsonl"
 INDEX = "index.json"
 """Names of the trials that the study is made of now."""
 SINGLE = "."
@@ -31,15 +32,17 @@ def gather(folder: Path) -> list[ResultRow]:
 
     Of a study: its finished trials; those of an earlier grid, which is no more, are left out.
 
-    First one row for each task, teacher and test set; then students by task, student, arm, fraction, seed.
+    First one row for each task, teacher and test set, or for each seed of it where the teacher's answers are
+    not the same; then students by task, student, arm, fraction, seed.
 
     Raises:
         DataError: the folder is neither, holds no result, or files of an earlier version.
     """
     if (folder / TRIALS).is_dir():
-        rows = [row for path in _trials(folder / TRIALS) if is_done(path) for row in _rows(path, path.name)]
+        done = [path for path in _trials(folder / TRIALS) if is_done(path)]
+        rows = _told_apart([found for path in done for found in _rows(path, path.name)])
     elif RunFolder(folder).results.exists():
-        rows = _rows(folder, SINGLE)
+        rows = [row for row, _ in _rows(folder, SINGLE)]
     else:
         what = "holds neither a study nor a finished run" if folder.is_dir() else "no such folder"
         raise DataError(f"{folder}: {what}; give the `out` of a study or run")
@@ -80,6 +83,10 @@ class _Mark:
         rank = get("student.lora.rank")
         return f"{model} LoRA {rank}" if rank else model
 
+    def of(self, part: str) -> dict[str, Any]:
+        """All that is said of the `student`, or of the `teacher`s."""
+        return {key: value for key, value in self.values.items() if re.match(rf"{part}s?\.", key)}
+
     def lambda_(self, card: Mapping[str, Any]) -> float | str | None:
         """The weight of the rationales' loss, where the arm has such a loss."""
         written = card["form"] == "both" or card["test_rationales"] == "student"
@@ -93,36 +100,74 @@ class _Mark:
 def _trials(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.exists():
-        return [folder / name for name in json.loads(read_text(index))]
+        return [folder / name for name in _names(index)]
     return sorted(path.parent for path in folder.glob(f"*/{OUTCOME}"))
 
 
-def _rows(path: Path, trial: str) -> list[ResultRow]:
+def _names(index: Path) -> list[str]:
+    try:
+        names = json.loads(read_text(index))
+    except ValueError:
+        names = None
+    # A name with a slash would be read from outside of the study.
+    if not isinstance(names, list) or any(not isinstance(n, str) or Path(n).name != n for n in names):
+        raise DataError(f"{index}: damaged, it is no list of trials; run `stepdistill study FILE` again")
+    return names
+
+
+def _rows(path: Path, trial: str) -> list[tuple[ResultRow, _Mark]]:
     """The rows of one run folder: its teacher's, and one for each arm."""
-    folder, test = RunFolder(path), path / TEST
-    if not test.exists():
+    folder = RunFolder(path)
+    if not folder.test.exists():
         raise DataError(
-            f"{path}: has no {TEST}, so it was measured by an earlier version; start it again with "
-            f"`stepdistill {'run FILE' if trial == SINGLE else f'trial {path}'}`: nothing is trained anew"
+            f"{path}: has no {folder.test.name}, so it was measured by an earlier version; start it "
+            f"again with `stepdistill {'run FILE' if trial == SINGLE else f'trial {path}'}`: nothing is "
+            "trained anew"
         )
-    mark = _Mark(json.loads(read_text(path / "run.json")))
+    mark = _Mark(read_object(path / "run.json"))
     outcome = read_outcome(path)
-    shared = {"trial": trial, "teacher": mark.teacher, "test": digest_file(test)}
+    shared = {"trial": trial, "teacher": mark.teacher, "test": _digest(folder.test)}
     rows = []
     for name, record in folder.records().items():
-        own: dict[str, Any] = {}
+        # A simulated teacher errs elsewhere under another seed, and demonstrations may be others.
+        own: dict[str, Any] = {"seed": record.seed}
         if name != TEACHER:
             card = folder.card(name)
             own = {
                 "student": mark.student,
                 "lambda_": mark.lambda_(card),
                 "fraction": mark.values.get("data.fraction") or 1.0,
-                "seed": record.seed,
+                **own,
                 "cost_usd": outcome.cost_usd if outcome else mark.cost_usd,
                 **folder.cost(name),
             }
-        rows.append(_row(record, {**shared, **own}))
+        rows.append((_row(record, {**shared, **own}), mark))
     return rows
+
+
+def _digest(test: Path) -> str:
+    """What was asked and is right; a further column to slice by makes no other test examples."""
+    asked = ("example_id", "text", "gold", "options")
+    return digest_all(json.dumps([row.get(key) for key in asked]) for row in iter_jsonl(test))
+
+
+def _told_apart(found: Sequence[tuple[ResultRow, _Mark]]) -> list[ResultRow]:
+    """The rows; teachers and students of one task that differ in more than their names say, so named."""
+    # Each task is looked at by itself: its teachers may be set up in their own way.
+    teachers, students = (
+        told_apart(
+            [f"{row.task}\n{getattr(row, part)}" for row, _ in found], [mark.of(part) for _, mark in found]
+        )
+        for part in ("teacher", "student")
+    )
+    return [
+        replace(
+            row,
+            teacher=teacher.partition("\n")[2],
+            student=None if row.student is None else student.partition("\n")[2],
+        )
+        for (row, _), teacher, student in zip(found, teachers, students, strict=True)
+    ]
 
 
 def _row(record: RunRecord, found: Mapping[str, Any]) -> ResultRow:
@@ -159,16 +204,17 @@ def _row(record: RunRecord, found: Mapping[str, Any]) -> ResultRow:
     )
 
 
-def _teachers_once(rows: Iterable[ResultRow]) -> list[ResultRow]:
+def _teachers_once(rows: Iterable[ResultRow]) -> Iterator[ResultRow]:
     """Without the teachers' rows that tell the same again, from further trials."""
-    kept, seen = [], set[tuple[str, str, str]]()
+    teachers: dict[tuple[str, str, str], dict[int | None, ResultRow]] = defaultdict(dict)
     for row in rows:
-        place = (row.task, row.teacher, row.test)
-        if row.name != TEACHER or place not in seen:
-            kept.append(row)
         if row.name == TEACHER:
-            seen.add(place)
-    return kept
+            teachers[row.task, row.teacher, row.test].setdefault(row.seed, row)
+        else:
+            yield row
+    for found in teachers.values():
+        alike = len({row.outcomes for row in found.values()}) == 1
+        yield from [replace(next(iter(found.values())), seed=None)] if alike else found.values()
 
 
 def _place(row: ResultRow) -> tuple[Any, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from stepdistill.config.train import RationaleSource
 from stepdistill.errors import ConfigError
 from stepdistill.files import digest
 from stepdistill.student.methods import JOIN, Arm, find_arm
-from stepdistill.study.values import get, put, restore
+from stepdistill.study.values import get, put, restore, told_apart
 from stepdistill.task.load import Task, load_task, stream_examples
 from stepdistill.task.stream import digest_examples
 from stepdistill.teacher.ready import completion_digests
@@ -49,7 +49,8 @@ class Trial:
         arm: METHOD where the rationales are those of the study's `run`, else METHOD+SOURCE.
         config: a run file's values with this arm as its only method; `out` is its folder.
         axes: where it stands in the grid: task, arm, rationales, labels, lambda, teacher, student,
-            fraction, seed; None where an axis does not matter to the arm.
+            fraction, seed; None where an axis does not matter to the arm. Teachers and students of one
+            name are followed by what they differ in.
     """
 
     name: str
@@ -78,7 +79,7 @@ def trials(study: StudyConfig) -> list[Trial]:
         for point in _points(grid):
             trial = maker.trial(grid, point)
             found.setdefault(trial.key, trial)
-    return list(found.values())
+    return _told_apart(list(found.values()))
 
 
 def arm_name(study: StudyConfig, name: str) -> str:
@@ -88,7 +89,10 @@ def arm_name(study: StudyConfig, name: str) -> str:
         ConfigError: there is no such method or source.
     """
     usual = _train(study.run).rationales
-    arm = find_arm(name, usual)
+    return _named(find_arm(name, usual), usual)
+
+
+def _named(arm: Arm, usual: str) -> str:
     return arm.method.name if arm.source in (None, usual) else arm.method.name + JOIN + str(arm.source)
 
 
@@ -152,9 +156,8 @@ class _Maker:
         values = _laid(self.study.run, grid, point)
         usual = self._once("train", lambda: _train(self.study.run)).rationales
         arm = find_arm(point.method, point.rationales or _train(values).rationales)
-        name = arm.method.name if arm.source in (None, usual) else arm.method.name + JOIN + str(arm.source)
-        arm = Arm(name, arm.method, arm.source)
-        values |= {"methods": [name], "seed": point.seed, "out": self.study.out}
+        arm = Arm(_named(arm, usual), arm.method, arm.source)
+        values |= {"methods": [arm.name], "seed": point.seed, "out": self.study.out}
         self._make_canonical(values, grid, arm)
         config = check(RunConfig, values, "run")
         task = self._once(f"task {config.task}", lambda: load_task(config.task))
@@ -162,7 +165,7 @@ class _Maker:
         axes = _axes(config, arm, task)
         folder = f"{_slug(self._title(config, arm, axes))[:_LONGEST]}-{key[:8]}"
         out = str(Path(self.study.out) / TRIALS / folder)
-        return Trial(folder, key, name, config.model_copy(update={"out": out}), axes)
+        return Trial(folder, key, arm.name, config.model_copy(update={"out": out}), axes)
 
     def _make_canonical(self, values: dict[str, Any], grid: GridConfig, arm: Arm) -> None:
         """Set what cannot matter to the arm as `run` has it, so that no experiment is done twice."""
@@ -257,6 +260,21 @@ def _axes(config: RunConfig, arm: Arm, task: Task) -> dict[str, Any]:
         "fraction": config.data.fraction or 1.0,
         "seed": config.seed,
     }
+
+
+def _told_apart(found: Sequence[Trial]) -> list[Trial]:
+    """The trials; teachers and students of one task that differ in more than their names say, so named."""
+    axes = [dict(trial.axes) for trial in found]
+    for part in ("teacher", "student"):
+        asked = [place for place, one in enumerate(axes) if one[part] is not None]
+        facts = [
+            {k: v for k, v in found[place].config.identity().items() if re.match(rf"{part}s?\.", k)}
+            for place in asked
+        ]
+        names = told_apart([f"{axes[place]['task']}\n{axes[place][part]}" for place in asked], facts)
+        for place, name in zip(asked, names, strict=True):
+            axes[place][part] = name.partition("\n")[2]
+    return [replace(trial, axes=one) for trial, one in zip(found, axes, strict=True)]
 
 
 def _student_name(student: StudentConfig) -> str:

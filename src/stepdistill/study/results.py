@@ -18,7 +18,8 @@ class ResultRow:
     """One predictor measured in one trial: where it stands in the grid, its score, what it cost.
 
     Of a teacher, all that only students have is None, and there is one row for each task, teacher and
-    test set.
+    test set. Where his answers differ from seed to seed, as a simulated teacher's do, there is one for each
+    seed, and `seed` says which.
 
     Args:
         trial: folder of the trial below the study's `trials/`; of a single run: ".".
@@ -26,8 +27,8 @@ class ResultRow:
         labels: what labels it learned: "gold", "teacher", "gold-else-teacher"; of a teacher: its model.
         rationales: their source, None for an arm without.
         lambda_: weight of the rationale's loss, "auto", or None for an arm without.
-        teacher: name of the teacher that annotated.
-        student: the model it started from.
+        teacher: name of the teacher that annotated; where several have the same, with what they differ in.
+        student: the model it started from, named in the same way.
         fraction: share of the training examples, 1.0 is all.
         n_train: number of examples it was trained on.
         value, low, high: accuracy and its 95 % Wilson interval, as shares.
@@ -35,7 +36,7 @@ class ResultRow:
         validation: score on validation, as a share.
         train_seconds, predict_seconds, peak_memory_mb: of this machine, at this time.
         cost_usd: what the teacher's answers on the training examples cost; None where unknown.
-        config, data, test: hashes: configuration, all examples, test examples.
+        config, data, test: hashes: configuration, all examples, test examples (what is asked and gold).
         reopened: how often test was read again for this configuration.
     """
 

@@ -14,7 +14,7 @@ from stepdistill.files import write_json, write_text
 from stepdistill.study.folder import TEACHER
 from stepdistill.study.gather import INDEX, write_gathered
 from stepdistill.study.grid import TRIALS, Trial, arm_name, trials
-from stepdistill.study.results import ResultRow
+from stepdistill.study.results import RESULTS, ResultRow
 from stepdistill.study.runner import Failure, Manner, run_trials
 from stepdistill.study.trial import is_done, write_trial
 
@@ -77,4 +77,8 @@ def run_study(study: StudyConfig, found: Sequence[Trial], manner: Manner) -> Fin
 
 def gathered(folder: Path, found: Sequence[Trial]) -> list[ResultRow]:
     """The results so far, written to `results.jsonl`; none where no trial is finished."""
-    return write_gathered(folder) if any(is_done(trial.folder) for trial in found) else []
+    if any(is_done(trial.folder) for trial in found):
+        return write_gathered(folder)
+    # Those of an earlier state of the study are none of this one.
+    (folder / RESULTS).unlink(missing_ok=True)
+    return []

@@ -133,13 +133,23 @@ def of_largest(found: Iterable[Panel]) -> list[Panel]:
 
 
 def teachers_of(rows: Sequence[ResultRow], task: str, test: str) -> list[ResultRow]:
-    """The teachers' rows on these test examples, each teacher once, by name."""
-    found = {
-        (row.teacher, row.labels): row
-        for row in rows
-        if row.name == TEACHER and row.task == task and row.test == test
-    }
-    return [row for _, row in sorted(found.items())]
+    """The teachers' rows on these test examples, each teacher once, by name.
+
+    The score is the mean where there is a row for each seed.
+    """
+    found: dict[tuple[str, str], list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        if row.name == TEACHER and row.task == task and row.test == test:
+            found[row.teacher, row.labels].append(row)
+    return [_mean(some) for _, some in sorted(found.items())]
+
+
+def _mean(rows: Sequence[ResultRow]) -> ResultRow:
+    """One row, with the mean score of all."""
+    if len(rows) == 1:
+        return rows[0]
+    score = _accuracy(tuple(row.outcomes for row in rows))
+    return replace(rows[0], value=score.value, low=score.low, high=score.high)
 
 
 def most_data(panel: Panel) -> Panel:
