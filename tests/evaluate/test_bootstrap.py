@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from stepdistill.evaluate.bootstrap import (
     across_seeds,
+    error,
     joint_means,
-    macro_f1,
     mean_accuracy,
     paired,
-    paired_statistic,
     pooled,
 )
 from stepdistill.evaluate.resampling import _crossed, deviations, percentiles, resampled
@@ -185,25 +184,58 @@ def test_a_mean_accuracy_lies_in_its_interval_and_that_between_0_and_1(
     assert found.low < found.high
 
 
-def test_macro_f1_is_scikit_learns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(3)
-    gold = rng.choice(list("abc"), 300, p=[0.6, 0.3, 0.1])
-    read = np.where(rng.random(300) < 0.6, gold, rng.choice(list("abc-"), 300))
-    pairs = list(zip(gold.tolist(), read.tolist(), strict=True))
-    theirs = metrics.f1_score(gold, read, labels=list("abc"), average="macro")
-    assert macro_f1(pairs, np.ones((1, 300)))[0] == pytest.approx(theirs)
+@pytest.mark.parametrize(("n", "reach"), [(5, 0.55), (50, 0.055), (1000, 0.0028)])
+def test_a_sample_without_disagreement_is_not_certain(n: int, reach: float) -> None:
+    """1.96 sqrt(1.92) / n either way, as in Agresti & Min (2005)."""
+    text = "10" * (n // 2) + "1" * (n % 2)
+    for found in (paired(text, text), across_seeds([text] * 3, [text] * 3)):
+        assert (found.value, found.p) == (0.0, 1.0)
+        assert (-found.low, found.high) == pytest.approx((reach, reach), rel=0.06)
 
 
-def test_any_metric_can_be_compared_and_a_mean_gives_what_paired_gives() -> None:
-    first, second = drawn([0.4, 0.5], 500)
-    found = paired_statistic(
-        first, second, lambda seen, counts: counts @ np.array([x == "1" for x in seen]) / 500
-    )
-    theirs = paired(first, second)
-    assert found.value == pytest.approx(theirs.value)
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.004)
-    assert found.p <= 0.05
+def test_six_of_six_are_a_difference_whose_size_is_not_known() -> None:
+    one, three = paired("0" * 6, "1" * 6), across_seeds(["0" * 6] * 3, ["1" * 6] * 3)
+    for found in (one, three):
+        assert found.p <= 0.05
+        assert 0.4 < found.low < 0.65
+        assert found.high == 1.0
+
+
+@settings(max_examples=60)
+@given(STUDIES)
+def test_an_interval_has_a_width_and_lies_within_100_points(study: tuple[list[str], list[str]]) -> None:
+    for found in (across_seeds(*study, resamples=999), paired(study[0][0], study[1][0], resamples=999)):
+        assert -1 <= found.low < found.high <= 1
+
+
+def test_few_seeds_that_differ_wildly_do_not_leave_100_points() -> None:
+    found = across_seeds(["0" * 40] * 2, ["1" * 40, "01" * 20])
+    assert (found.value, found.high) == (0.75, 1.0)
+    assert found.low >= -1
+
+
+@pytest.mark.parametrize("only_first", [0, 1, 4, 12, 30])
+def test_what_mcnemar_rejects_at_the_edge_leaves_0_outside(only_first: int) -> None:
+    wins = next(k for k in range(only_first, 200) if mcnemar(only_first, k) <= 0.05)
+    table = "1" * only_first + "0" * wins, "0" * only_first + "1" * wins
+    for same in ("", "1" * 1000):
+        assert paired(table[0] + same, table[1] + same).low > 0
+
+
+def test_where_draws_are_exhausted_p_is_that_of_students_t() -> None:
+    """A p of 2/10001 would be above 0.05 after Holm over 251 comparisons, whatever the difference."""
+    special = pytest.importorskip("scipy.special")
+    first, second = drawn([0.2] * 4, 400), drawn([0.85] * 4, 400)
+    found, known = across_seeds(first, second), error([(first, second)])
+    expected = 2 * special.stdtr(min(known.freedom, 1e6), -found.value / known.total**0.5)
+    assert found.p == pytest.approx(float(expected), rel=1e-6)
+    assert 0 < found.p < 1e-5
+    assert across_seeds(first, second, resamples=99).p == found.p
+
+
+def test_a_p_of_students_t_is_not_surer_than_the_examples_that_differ() -> None:
+    text = "1" * 300
+    assert across_seeds(["0" * 11 + text] * 2, ["1" * 11 + text] * 2).p >= 2.0**-10
 
 
 def test_resamples_that_are_larger_than_a_chunk_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,15 @@ def test_a_flat_or_falling_curve_promises_nothing(shares: tuple[float, ...]) -> 
     assert gain.value == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("n", [20, 200])
+def test_equal_outcomes_at_all_sizes_are_a_flat_curve_that_is_not_certain(n: int) -> None:
+    curve = fit({size: ["10" * (n // 2)] * 2 for size in SIZES}, resamples=500)
+    gain, level = curve.gain(800, 1600), curve.at(800)
+    assert (gain.value, gain.low) == (0.0, 0.0)
+    assert 0 < gain.high < 4 / n
+    assert level.low < level.value < level.high
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(

@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepdistill.evaluate.power import counted, mcnemar_power, needed, smallest_difference
+from stepdistill.evaluate.power import (
+    _shown,
+    counted,
+    mcnemar_power,
+    needed,
+    smallest_difference,
+    smallest_over_seeds,
+)
 from stepdistill.evaluate.statistics import mcnemar
+from stepdistill.evaluate.variance import Variance
 
 
 def exactly(n: int, only_first: Fraction, only_second: Fraction) -> float:
@@ -30,10 +38,12 @@ def test_the_example_of_the_gpower_manual() -> None:
 
     Summed as fractions it is 0.839357; the test's own level is the manual's, 0.032578.
     """
-    found = mcnemar_power(50, 0.08, 0.32, two_sided=False)
+    found = _shown(50, 0.4, 0.08 / 0.4, 0.05)
     assert found == pytest.approx(0.839343, abs=2e-5)
     assert found == pytest.approx(0.8393569848602909, rel=1e-12)
-    assert mcnemar_power(50, 0.2, 0.2, two_sided=False) == pytest.approx(0.032578, abs=1e-6)
+    assert _shown(50, 0.4, 0.5, 0.05) == pytest.approx(0.032578, abs=1e-6)
+    # A two-sided test at twice the level is this side and a little of the other.
+    assert mcnemar_power(50, 0.08, 0.32, alpha=0.1) == pytest.approx(found, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +101,25 @@ def test_large_test_sets_meet_the_normal_formula() -> None:
 def test_what_cannot_be_shown_is_none() -> None:
     assert smallest_difference(5, 0.3) is None
     assert needed(0.0001, 0.5) is None
+
+
+@pytest.mark.parametrize("freedom", [2.0, 4.0, 30.0])
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 9])
+def test_over_seeds_the_smallest_difference_is_shown_in_80_of_100_studies(
+    freedom: float, alpha: float
+) -> None:
+    special = pytest.importorskip("scipy.special")
+    gap = smallest_over_seeds(Variance(0.0001, freedom), alpha=alpha)
+    assert gap is not None
+    rng = np.random.default_rng(0)
+    error = 0.01 * np.sqrt(rng.chisquare(freedom, 20_000) / freedom)
+    shown = rng.normal(gap, 0.01, 20_000) / error > special.stdtrit(freedom, 1 - alpha / 2)
+    assert shown.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_over_seeds_no_more_than_100_points_are_promised() -> None:
+    assert smallest_over_seeds(Variance(0.01, 1.0)) is None
+    assert smallest_over_seeds(Variance(0.0001, float("inf"))) == pytest.approx(0.028016, abs=1e-4)
 
 
 def test_more_seeds_count_between_none_and_all_of_their_examples() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepdistill.evaluate.variance import Variance, mean_variance, variance
+from stepdistill.evaluate.variance import Variance, mean_variance, unseen, variance
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -45,6 +45,11 @@ def test_one_seed_is_the_textbooks_standard_error() -> None:
 
 def test_no_spread_is_no_variance() -> None:
     assert variance(np.ones((3, 7))).total == 0
+
+
+def test_what_no_sample_shows_is_that_of_agresti_and_min() -> None:
+    """A pair of differing examples more, 0.96 each way: 1.92 squared steps of 1/n."""
+    assert unseen(50) == pytest.approx(2 * 0.9604 / 50**2, rel=1e-3)
 
 
 def test_welchs_degrees_of_freedom() -> None:

@@ -9,8 +9,9 @@ import pytest
 from rows import row, teacher
 
 from stepdistill.errors import DataError
-from stepdistill.evaluate.bootstrap import across_seeds, paired
-from stepdistill.study.comparisons import adjust, against_teacher, compare_rows, verdict
+from stepdistill.evaluate.bootstrap import across_seeds, error, paired
+from stepdistill.evaluate.power import smallest_difference, smallest_over_seeds
+from stepdistill.study.comparisons import adjust, against_teacher, compare_rows, p_value, verdict
 from stepdistill.study.results import ResultRow
 
 BASE = {"name": "finetune"}
@@ -174,6 +175,53 @@ def test_where_nothing_is_shown_it_says_what_could_be() -> None:
     assert 0.03 < found.smallest < 0.15
 
 
+def test_what_a_test_can_show_is_said_after_holm() -> None:
+    """Of 9 comparisons the least p must be below 0.05 / 9, which takes a larger difference."""
+    alone = verdict(pair(0.01, n=200, seeds=(0,)), "step-by-step", "finetune")
+    rows = [r for k in range(1, 10) for r in pair(0.01, n=200, seeds=(0,), fraction=k / 9)]
+    found = verdict(rows, "step-by-step", "finetune")
+    assert found.found == alone.found == "not shown"
+    (first,), (second,) = found.about[0].outcomes
+    share = sum((a == "1") != (b == "1") for a, b in zip(first, second, strict=True)) / 200
+    assert found.smallest == smallest_difference(200, share, alpha=0.05 / 9)
+    assert found.smallest is not None
+    assert found.smallest > 1.2 * (smallest_difference(200, share) or 1)
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (0, 1, 2)])
+def test_over_seeds_it_is_said_with_their_degrees_of_freedom_and_about(seeds: tuple[int, ...]) -> None:
+    rows = pair(0.01, n=200, seeds=seeds) + pair(0.01, n=200, seeds=seeds, fraction=0.5)
+    found = verdict(rows, "step-by-step", "finetune")
+    known = error([found.about[0].outcomes])
+    assert found.found == "not shown"
+    assert found.smallest == smallest_over_seeds(known, alpha=0.05 / 2)
+    assert f"can show differences of about {100 * (found.smallest or 0):.1f} points" in found.sentence
+
+
+def test_two_seeds_that_differ_wildly_promise_nothing() -> None:
+    rows = [row(**BASE, seed=seed, outcomes="01" * 50) for seed in (0, 1)]
+    rows += [row(**OURS, seed=seed, outcomes=text * 100) for seed, text in enumerate("01")]
+    found = verdict(rows, "step-by-step", "finetune")
+    assert (found.found, found.smallest) == ("not shown", None)
+    assert "or seeds that differ too much, for any difference" in found.sentence
+
+
+def test_a_large_difference_is_shown_among_hundreds_of_comparisons() -> None:
+    rows = []
+    for k in range(1, 301):
+        for seed in (0, 1):
+            rows.append(row(**BASE, seed=seed, fraction=k / 300, outcomes=answers(0.2, 150, ("b", seed))))
+            rows.append(row(**OURS, seed=seed, fraction=k / 300, outcomes=answers(0.8, 150, ("o", seed))))
+    found = verdict(rows, "step-by-step", "finetune")
+    assert found.found == "ahead"
+    assert "after Holm over 300 comparisons" in found.sentence
+
+
+@pytest.mark.parametrize("p", [0.0496, 0.0499999, 0.05, 0.0500001, 0.0504, 0.051])
+def test_no_p_value_is_rounded_over_the_level(p: float) -> None:
+    assert (float(p_value(p).removeprefix("p = ")) <= 0.05) == (p <= 0.05)
+
+
 def test_a_p_value_that_holm_takes_back_is_no_difference() -> None:
     first = "1" * 8 + "0" * 392
     rows = [row(**BASE, outcomes="0" * 400), row(**OURS, outcomes=first)]
@@ -205,7 +253,7 @@ def test_equal_answers_are_no_difference_and_no_promise() -> None:
         [row(**BASE, outcomes="01" * 50), row(**OURS, outcomes="01" * 50)], "step-by-step", "finetune"
     )
     assert (found.found, found.smallest) == ("not shown", None)
-    assert "0.0 points (95 %: 0.0 to 0.0; p = 1" in found.sentence
+    assert "0.0 points (95 %: -2.7 to +2.7; p = 1" in found.sentence
     assert "too few test examples" in found.sentence
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,21 +11,17 @@ from stepdistill.evaluate.resampling import (
     ALPHA,
     Floats,
     deviations,
+    known,
     means,
     pair,
     percentiles,
-    resampled,
     right,
     seeds_drawn,
     two_sided,
+    unseen_draws,
 )
 from stepdistill.evaluate.statistics import mcnemar, wilson
-from stepdistill.evaluate.variance import variance
-
-Statistic = Callable[[Sequence[Hashable], Floats], Floats]
-"""`statistic(observations, counts)`: the metric for each row of `counts` (resamples x observations), where
-observation k was seen `counts[:, k]` times.
-"""
+from stepdistill.evaluate.variance import Variance, variance
 
 RESAMPLES = 10_000
 
@@ -67,8 +63,9 @@ def paired(first: str, second: str, resamples: int = RESAMPLES, seed: int = 0) -
     right, only the second, else), and those counts are multinomial: drawing them is the bootstrap of
     examples exactly, in milliseconds.
 
-    McNemar's exact test is the more careful of the two where few examples differ. Where its p is above
-    0.05 and the interval would leave out 0, the interval is widened to 0.
+    No sample is certain: to each draw the disagreement is added that none shows (`variance.unseen`), so that
+    no interval has width 0. It ends at -1 and 1. McNemar's exact test is the more careful of the two where
+    few examples differ: where its p is above 0.05 and the interval would leave out 0, it is widened to 0.
 
     Raises:
         ValueError: they are not over the same examples, or there is none.
@@ -76,7 +73,8 @@ def paired(first: str, second: str, resamples: int = RESAMPLES, seed: int = 0) -
     before, after = pair([first], [second])
     table = after - before
     only_first, only_second = int((table < 0).sum()), int((table > 0).sum())
-    draws = means(table, resamples, np.random.default_rng(seed))[:, 0]
+    rng = np.random.default_rng(seed)
+    draws = means(table, resamples, rng)[:, 0] + unseen_draws(table.shape[1], resamples, rng)
     low, high = percentiles(draws)
     p = mcnemar(only_first, only_second)
     return _agreeing(Difference(float(table.mean()), low, high, p, table.shape[1], 1))
@@ -110,11 +108,14 @@ def pooled(
     sqrt(S/(S - 1)), and the whole is scaled to `variance`, with the true expectation. A variance known
     from few seeds is known badly: every resample is divided by the root of a drawn chi-square over its
     degrees of freedom, which gives Student's tails (3 seeds that differ much: 2.8 to 4.3 standard errors, not
-    2). Simulated, the intervals of 3 to 5 seeds hold the truth in 93 to 99 of 100 studies.
+    2). Simulated, the intervals of 3 to 5 seeds hold the truth in 93 to 99 of 100 studies. What no sample
+    shows is added (`variance.unseen`), and intervals end at -1 and 1.
 
     Interval and p come from the same draws and agree: 0 is outside exactly where p <= 0.05. p is
-    2 (k + 1)/(B + 1), k the draws on the far side of 0; but never below 2^(1 - k) for k examples that
-    differ, which is as sure as an exact test could be. One task with one seed is `paired`.
+    2 (k + 1)/(B + 1), k the draws on the far side of 0. Where there is none, p is that of Student's t with
+    the same variance and degrees of freedom: no p of draws is below 2/(B + 1), which over hundreds of
+    comparisons could show nothing. It is never below 2^(1 - k) for k examples that differ, which is as sure
+    as an exact test could be. One task with one seed is `paired`.
 
     Raises:
         ValueError: no task; seeds or examples that do not match; no example.
@@ -129,9 +130,18 @@ def pooled(
     draws = value + deviations(pairs, resamples, np.random.default_rng(seed))
     low, high = percentiles(draws)
     differing = sum(int(table.any(axis=0).sum()) for table in tables)
-    p = max(two_sided(draws), min(1.0, 2.0 ** (1 - differing)))
+    p = max(_chance(draws, value, known(pairs)), min(1.0, 2.0 ** (1 - differing)))
     n, seeds = sum(table.shape[1] for table in tables), min(len(table) for table in tables)
     return _agreeing(Difference(value, low, high, p, n, seeds))
+
+
+def error(tasks: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Variance:
+    """Variance of the mean difference over tasks as in `pooled`, and how well it is known.
+
+    Raises:
+        ValueError: seeds or examples that do not match; no example.
+    """
+    return known([pair(first, second) for first, second in tasks])
 
 
 def mean_accuracy(outcomes: Sequence[str]) -> Interval:
@@ -156,43 +166,6 @@ def mean_accuracy(outcomes: Sequence[str]) -> Interval:
     return Interval(value, min(low, value), max(high, value))
 
 
-def paired_statistic(
-    first: Sequence[Hashable],
-    second: Sequence[Hashable],
-    statistic: Statistic,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference:
-    """The difference of any metric of two predictors on the same examples: percentile bootstrap.
-
-    Args:
-        first, second: what the metric needs to know of each example, such as (gold, predicted).
-        statistic: the metric, for many resamples at once; `macro_f1` is one.
-
-    Examples that are equal for both are drawn as one multinomial count: 10,000 resamples of 10,000 examples
-    with a dozen labels take about a second. Where nearly every example is distinct (a score of its own)
-    indices are drawn, in chunks of 32 MB, and the same takes some seconds, plus the metric's own time.
-
-    Raises:
-        ValueError: they are not over the same examples, or there is none.
-    """
-    if len(first) != len(second) or not first:
-        raise ValueError(f"{len(first)} and {len(second)} examples cannot be compared in pairs")
-    places: dict[tuple[Hashable, Hashable], int] = {}
-    index = np.array([places.setdefault(both, len(places)) for both in zip(first, second, strict=True)])
-    before, after = [both[0] for both in places], [both[1] for both in places]
-    seen = np.bincount(index)
-    rng = np.random.default_rng(seed)
-
-    def gap(counts: Floats) -> Floats:
-        return statistic(after, counts) - statistic(before, counts)
-
-    value = float(gap(seen[None].astype(float))[0])
-    draws = np.concatenate([gap(counts) for counts in resampled(seen, resamples, rng)])
-    low, high = percentiles(draws)
-    return Difference(value, low, high, two_sided(draws), len(first), 1)
-
-
 def joint_means(
     groups: Sequence[Sequence[str]], resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Floats, Floats]:
@@ -213,23 +186,19 @@ def joint_means(
     return np.array([table[part].mean() for part in parts]), np.stack(drawn, axis=1)
 
 
-def macro_f1(observations: Sequence[Hashable], counts: Floats) -> Floats:
-    """Macro-F1 over the gold labels that a resample holds, of observations (gold, predicted label)."""
-    pairs: list[tuple[Hashable, ...]] = [tuple(pair) for pair in observations if isinstance(pair, tuple)]
-    labels = sorted({gold for gold, _ in pairs}, key=str)
-    total, present = np.zeros(len(counts)), np.zeros(len(counts))
-    for label in labels:
-        gold = np.array([pair[0] == label for pair in pairs])
-        read = np.array([pair[1] == label for pair in pairs])
-        both, either = counts[:, gold & read].sum(1), counts[:, gold].sum(1) + counts[:, read].sum(1)
-        there = counts[:, gold].sum(1) > 0
-        total += np.where(there, 2 * both / np.maximum(either, 1), 0.0)
-        present += there
-    return np.asarray(total / np.maximum(present, 1))
+def _chance(draws: Floats, value: float, error: Variance) -> float:
+    """p of draws; where none is on the far side of 0, of Student's t if that is smaller."""
+    p = two_sided(draws)
+    if round(p * (len(draws) + 1)) > 2:
+        return p
+    from scipy.special import stdtr
+
+    return min(p, 2 * float(stdtr(min(error.freedom, 1e6), -abs(value) / error.total**0.5)))
 
 
 def _agreeing(found: Difference) -> Difference:
-    """The interval widened to 0 where p shows no difference."""
+    """The interval within -1 and 1, and widened to 0 where p shows no difference."""
+    low, high = max(found.low, -1.0), min(found.high, 1.0)
     if found.p <= ALPHA:
-        return found
-    return replace(found, low=min(found.low, 0.0), high=max(found.high, 0.0))
+        return replace(found, low=low, high=high)
+    return replace(found, low=min(low, 0.0), high=max(high, 0.0))

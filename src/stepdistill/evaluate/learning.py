@@ -10,6 +10,7 @@ import numpy as np
 from stepdistill.errors import DataError
 from stepdistill.evaluate.bootstrap import Interval, joint_means
 from stepdistill.evaluate.resampling import Floats, percentiles
+from stepdistill.evaluate.variance import unseen
 
 RESAMPLES = 2_000
 RATES = np.geomspace(0.02, 5.0, 120)
@@ -55,7 +56,11 @@ def fit(points: Mapping[int, Sequence[str]], resamples: int = RESAMPLES, seed: i
 
     For a given c, a and b are a linear least-squares problem; scipy's bounded search finds c. The intervals
     are percentiles over refits to resampled accuracies: the same drawn examples for every size and seed, and
-    drawn seeds within each size, as in `bootstrap.pooled`.
+    drawn seeds within each size, their deviations stretched by sqrt(S/(S - 1)). Unlike in `bootstrap.pooled`
+    nothing is scaled to an unbiased variance, and there are no Student's tails: with two or three seeds the
+    intervals are too narrow where trainings differ much. What no sample shows is added to each size, half of
+    it, so that between two sizes it is that of a difference (`variance.unseen`): equal outcomes at all sizes
+    do not make a curve certain.
 
     Raises:
         DataError: fewer than three different sizes, or different numbers of test examples.
@@ -71,6 +76,8 @@ def fit(points: Mapping[int, Sequence[str]], resamples: int = RESAMPLES, seed: i
         raise DataError("a learning curve needs results on the same test examples; some are on others")
     means, drawn = joint_means(outcomes, resamples, seed)
     weights = np.array([float(len(texts)) for texts in outcomes])
+    half = (unseen(len(outcomes[0][0])) / 2) ** 0.5
+    drawn = drawn + np.random.default_rng(seed).normal(0.0, half, drawn.shape)
     scaled = np.array(sizes, dtype=float) / sizes[-1]
     best = _best(means[None], scaled, weights)[0]
     a, b, c = _refined(means, scaled, weights, float(best[2]))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stepdistill.evaluate.variance import mean_variance, variance
+from stepdistill.evaluate.variance import Variance, mean_variance, unseen, variance
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -72,16 +72,28 @@ def resampled(seen: Ints, resamples: int, rng: np.random.Generator) -> Iterator[
 
 def deviations(pairs: Sequence[Pair], resamples: int, rng: np.random.Generator) -> Floats:
     """Draws of the error of the mean difference over pairs of tables; see `bootstrap.pooled`."""
-    found = [variance(after, before) for before, after in pairs]
     total = np.zeros(resamples)
-    for (before, after), known in zip(pairs, found, strict=True):
+    for before, after in pairs:
         raw = _crossed(after - before, resamples, rng)
         spread = float(raw.std())
-        total += raw * (known.total**0.5 / spread) if spread > 0 else 0.0
-    freedom = mean_variance(found).freedom
+        total += raw * (variance(after, before).total ** 0.5 / spread) if spread > 0 else 0.0
+        total += unseen_draws(after.shape[1], resamples, rng)
+    freedom = known(pairs).freedom
     if np.isfinite(freedom):
         total *= np.sqrt(freedom / rng.chisquare(freedom, resamples))
     return total / len(pairs)
+
+
+def known(pairs: Sequence[Pair]) -> Variance:
+    """Variance of the mean difference over pairs of tables, with what no sample shows (`unseen`)."""
+    found = mean_variance([variance(after, before) for before, after in pairs])
+    more = sum(unseen(after.shape[1]) for _, after in pairs) / len(pairs) ** 2
+    return Variance(found.total + more, found.freedom)
+
+
+def unseen_draws(n: int, resamples: int, rng: np.random.Generator) -> Floats:
+    """Draws of the disagreement over n examples that no sample shows; see `variance.unseen`."""
+    return np.asarray(rng.normal(0.0, unseen(n) ** 0.5, resamples))
 
 
 def _crossed(table: Floats, resamples: int, rng: np.random.Generator) -> Floats:

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Literal
 
 from stepdistill.errors import DataError
-from stepdistill.evaluate.bootstrap import Difference, across_seeds, pooled
-from stepdistill.evaluate.power import smallest_difference
+from stepdistill.evaluate.bootstrap import Difference, across_seeds, error, pooled
+from stepdistill.evaluate.power import smallest_difference, smallest_over_seeds
 from stepdistill.evaluate.statistics import holm
 from stepdistill.study.folder import TEACHER
 from stepdistill.study.pairs import Cell, any_row, cells_of, needed_teacher, pairs_of
@@ -20,8 +20,6 @@ Outcomes = tuple[str, ...]
 
 LEVEL = 0.05
 """Largest p, after Holm, that is called a difference."""
-_REACH = 1 + 0.8416 / 1.96
-"""A difference that is shown with 80 % power, in half widths of the 95 % interval."""
 
 # The same pairs are asked for by verdict, tables and figures.
 _difference = lru_cache(maxsize=4096)(across_seeds)
@@ -68,7 +66,8 @@ class Verdict:
         found: whether the method is shown to be ahead or behind; "nothing" where there are no results.
         difference: over the `about` cells, method - against; None where there is nothing.
         adjusted: its p after Holm over all comparisons of the table.
-        smallest: the smallest difference that such a test shows at 80 % power, as a share; None where none.
+        smallest: the smallest difference that such a test shows at 80 % power, as a share, after Holm: with
+            the level that the least p of the table must meet. None where none.
         about: the comparisons it is about, one a task.
         table: all comparisons of the two, with their adjusted p-values.
     """
@@ -155,14 +154,14 @@ def verdict(rows: Sequence[ResultRow], method: str, against: str) -> Verdict:
     found: Literal["ahead", "behind", "not shown"] = "not shown"
     if shown:
         found = "ahead" if difference.value > 0 else "behind"
-    smallest = _smallest(about, difference)
+    smallest = _smallest(about, difference, LEVEL / count)
     words = _words(difference, adjusted, count)
     said = {
         "ahead": f"{method} is ahead of {against} by {words}",
         "behind": f"{method} is behind {against}: {words}",
         "not shown": f"{method} is not shown to differ from {against}: {words}",
     }[found]
-    reach = "" if shown else _reach(smallest)
+    reach = "" if shown else _reach(smallest, len(about) > 1 or difference.seeds > 1)
     return Verdict(
         f"{_place(about, table)}, {said}{reach}.", found, difference, adjusted, smallest, about, tuple(table)
     )
@@ -179,12 +178,15 @@ def points(share: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value, short.
+    """A p-value, short, but never rounded over `LEVEL`.
 
-    >>> p_value(0.031), p_value(0.31234), p_value(0.0002), p_value(1.0)
-    ('p = 0.031', 'p = 0.31', 'p < 0.001', 'p = 1')
+    >>> p_value(0.031), p_value(0.31234), p_value(0.0002), p_value(1.0), p_value(0.0503)
+    ('p = 0.031', 'p = 0.31', 'p < 0.001', 'p = 1', 'p = 0.0503')
     """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    if p < 0.001:
+        return "p < 0.001"
+    texts = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return "p = " + next(text for text in texts if (float(text) <= LEVEL) == (p <= LEVEL))
 
 
 def _compared(first: Cell, second: Cell) -> Comparison | None:
@@ -240,12 +242,14 @@ def _kind(cell: Comparison) -> tuple[object, ...]:
     return cell.student, cell.labels, cell.teacher, cell.rationales
 
 
-def _smallest(about: Sequence[Comparison], found: Difference) -> float | None:
-    first, second = about[0].outcomes
-    if len(about) > 1 or len(first) > 1:
-        return (found.high - found.low) / 2 * _REACH or None
-    differing = sum((a == "1") != (b == "1") for a, b in zip(first[0], second[0], strict=True))
-    return smallest_difference(found.n, differing / found.n) if differing else None
+def _smallest(about: Sequence[Comparison], found: Difference, level: float) -> float | None:
+    pairs = [pair for one in about for pair in zip(*one.outcomes, strict=True)]
+    differing = sum((a == "1") != (b == "1") for pair in pairs for a, b in zip(*pair, strict=True))
+    if not differing:
+        return None
+    if len(pairs) > 1:
+        return smallest_over_seeds(error([one.outcomes for one in about]), alpha=level)
+    return smallest_difference(found.n, differing / found.n, alpha=level)
 
 
 def _words(found: Difference, adjusted: float, count: int) -> str:
@@ -262,10 +266,17 @@ def _words(found: Difference, adjusted: float, count: int) -> str:
     return f"{points(found.value)} points (95 %: {points(found.low)} to {points(found.high)}; {p}; {size})"
 
 
-def _reach(smallest: float | None) -> str:
-    if smallest is None:
-        return "; the two differ on too few test examples for any difference to be shown at 80 % power"
-    return f"; such a test can show differences of {100 * smallest:.1f} points or more at 80 % power"
+def _reach(smallest: float | None, several: bool) -> str:
+    """What such a test can show; `several` seeds or tasks, whose standard error is an estimate."""
+    if smallest is not None:
+        about = "about " if several else ""
+        return (
+            f"; such a test can show differences of {about}{100 * smallest:.1f} points or more at 80 % power"
+        )
+    few = "too few test examples, or seeds that differ too much," if several else None
+    return (
+        f"; {few or 'the two differ on too few test examples'} for any difference to be shown at 80 % power"
+    )
 
 
 def _place(about: Sequence[Comparison], table: Sequence[Comparison]) -> str:
@@ -275,15 +286,10 @@ def _place(about: Sequence[Comparison], table: Sequence[Comparison]) -> str:
     most = {cell.fraction or 1.0 for cell in about}
     share = "all" if most == {1.0} else " or ".join(f"{100 * part:g} %" for part in sorted(most))
     said = [f"{tasks} with {share} of the training data"]
-    for axis, word in (
-        ("student", "student"),
-        ("labels", "labels"),
-        ("teacher", "teacher"),
-        ("lambda_", "lambda"),
-    ):
+    for axis in ("student", "labels", "teacher", "lambda_"):
         if len({getattr(cell, axis) for cell in table}) > 1:
             values = dict.fromkeys(str(getattr(cell, axis)) for cell in about)
-            said.append(f"{word} {' and '.join(values)}")
+            said.append(f"{axis.strip('_')} {' and '.join(values)}")
     return ", ".join(said)
 
 
