@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rows import row
 
 from stepdistill.evaluate.power import needed, smallest_difference
 
@@ -47,7 +48,22 @@ def test_a_wished_difference_alone_is_enough(cli: Any) -> None:
 def test_what_cannot_be_shown_is_said(cli: Any) -> None:
     out = cli("power", "--n", 5, "--difference", 30).out
     assert "none" in out
-    assert "not possible" in out
+    assert "not possible: above the disagreement" in out
+
+
+def test_what_takes_too_many_examples_is_not_called_impossible(cli: Any) -> None:
+    given = ("power", "--difference", 0.05, "--disagreement", 0.4)
+    assert "more than 1,000,000" in (out := cli(*given).out)
+    assert "not possible" not in out
+    (row,) = json.loads(cli(*given, "--json").out)["rows"]
+    assert (row["needed"], row["possible"]) == (None, True)
+    (row,) = json.loads(cli("power", "--difference", 41, "--disagreement", 0.4, "--json").out)["rows"]
+    assert (row["needed"], row["possible"]) == (None, False)
+
+
+def test_a_difference_as_large_as_the_disagreement_is_possible(cli: Any) -> None:
+    (row,) = json.loads(cli("power", "--difference", 29, "--disagreement", 0.29, "--json").out)["rows"]
+    assert row["needed"] == needed(0.29, 0.29)
 
 
 def test_a_finished_run_tells_n_and_disagreement(cli: Any, finished: Path) -> None:
@@ -66,10 +82,40 @@ def test_a_finished_run_tells_n_and_disagreement(cli: Any, finished: Path) -> No
         assert "no two students differ" in done.error
 
 
+def test_of_several_tasks_one_is_named(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [
+        row(name=name, task=task, test=task, outcomes=text)
+        for task, texts in (("claims", ("1010", "1001")), ("svamp", ("1" * 50, "1" * 45 + "0" * 5)))
+        for name, text in zip(("finetune", "step-by-step"), texts, strict=True)
+    ]
+    monkeypatch.setattr("stepdistill.study.gather.gather", lambda folder: given)
+    done = cli("power", "--run", tmp_path)
+    assert done.code == 2
+    assert "results of several tasks (claims, svamp): name one by --task" in done.error
+    for task, n, share in (("claims", 4, 0.5), ("svamp", 50, 0.1)):
+        found = json.loads(cli("power", "--run", tmp_path, "--task", task, "--json").out)
+        assert (found["n"], found["rows"][0]["disagreement"]) == (n, share)
+    assert "did you mean 'claims'?" in cli("power", "--run", tmp_path, "--task", "claim").error
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [("--n", "--n 0: give"), ("--disagreement", "--disagreement 0: give")]
+)
+def test_a_given_0_is_not_replaced_by_what_was_measured(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, said: str
+) -> None:
+    given = [row(name="finetune", outcomes="1010"), row(outcomes="1001")]
+    monkeypatch.setattr("stepdistill.study.gather.gather", lambda folder: given)
+    done = cli("power", "--run", tmp_path, option, 0)
+    assert done.code == 2
+    assert said in done.error
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ([], "give --n"),
+        (["--n", 10, "--task", "claims"], "give --run DIR, too"),
         (["--n", 0], "--n 0: give a number"),
         (["--n", 10**9], "--n 1000000000: give a number"),
         (["--n", 200, "--disagreement", 25], "--disagreement 25: give a share"),

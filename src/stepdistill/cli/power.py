@@ -28,6 +28,7 @@ def power(
     power: Annotated[float, typer.Option(help="Probability of showing the difference.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="Level of the test.")] = 0.05,
     run: Annotated[Path | None, typer.Option(help="Run or study to take n and disagreement from.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which task of the run's, where it has several.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say which difference a test set can show, and how many examples a wished difference needs."""
@@ -35,15 +36,17 @@ def power(
     if run:
         from stepdistill.study.pairs import measured_disagreement
 
-        measured = measured_disagreement(run)
-        n = n or int(measured["n"])
-        disagreement = disagreement or measured["disagreement"]
+        measured = measured_disagreement(run, task)
+        n = int(measured["n"]) if n is None else n
+        disagreement = measured["disagreement"] if disagreement is None else disagreement
+    elif task is not None:
+        raise ConfigError(f"--task {task} says which task of a run or study: give --run DIR, too")
     _check(n, difference, disagreement, seeds)
     for name, value in (("--power", power), ("--alpha", alpha)):
         _between(name, value)
     rows = [
         _row(n, difference, share, seeds, (power, alpha))
-        for share in ([disagreement] if disagreement else ASSUMED)
+        for share in (ASSUMED if disagreement is None else [disagreement])
     ]
     if as_json:
         print(json.dumps({"n": n, "seeds": seeds, "power": power, "alpha": alpha, "rows": rows}))
@@ -63,7 +66,8 @@ def _row(
         found = smallest_difference(counted(n, seeds, SHARED), share, *levels)
         row["smallest_difference"] = None if found is None else round(100 * found, 2)
     if difference:
-        wanted = needed(difference / 100, share, *levels) if difference <= 100 * share else None
+        row["possible"] = difference / 100 <= share
+        wanted = needed(difference / 100, share, *levels) if row["possible"] else None
         row["needed"] = None if wanted is None else math.ceil(wanted * (SHARED + (1 - SHARED) / seeds))
     return row
 
@@ -91,10 +95,18 @@ def _show(
             cells.append("none" if found is None else f"{found:.1f} points")
         if difference:
             wanted = row["needed"]
-            cells.append("not possible" if wanted is None else f"{wanted:,}")
+            cells.append(f"{wanted:,}" if wanted is not None else _none(bool(row["possible"])))
         table.add_row(*cells)
     typer.echo(title)
     console().print(table)
+
+
+def _none(possible: bool) -> str:
+    """Why there is no number of examples."""
+    from stepdistill.evaluate.power import MOST
+
+    # The difference is made by the examples on which exactly one is right, so it cannot be above their share.
+    return f"more than {MOST:,}" if possible else "not possible: above the disagreement"
 
 
 def _notes(n: int | None, seeds: int, measured: dict[str, float | int]) -> list[str]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepdistill.errors import DataError
+from stepdistill.errors import DataError, unknown
 from stepdistill.study.folder import TEACHER
 from stepdistill.study.results import ResultRow
 
@@ -87,21 +87,31 @@ def _alike(first: ResultRow, second: ResultRow, parted: dict[str, set[str | None
     return all(not shared or a == b or None in (a, b) for shared, a, b in pairs)
 
 
-def measured_disagreement(folder: Path) -> dict[str, float | int]:
+def measured_disagreement(folder: Path, task: str | None = None) -> dict[str, float | int]:
     """How often two students of a finished run or study part: `n`, `disagreement` and the number of `pairs`.
 
-    The mean, over all pairs of arms of the same task, student, fraction and seed, of the share of test
-    examples on which exactly one of the two is right; `n` is the smallest number of test examples.
+    The mean, over all pairs of arms of the same student, fraction and seed, of the share of test examples on
+    which exactly one of the two is right; `n` is the smallest number of test examples.
+
+    Args:
+        task: which of several tasks: their disagreements and test sets have nothing to do with each other.
 
     Raises:
-        DataError: no results, or no two students on the same test examples that ever part.
+        DataError: no results, none of this task, several tasks and none is named, or no two students on the
+            same test examples that ever part.
     """
     from stepdistill.study.gather import gather
 
+    students = [row for row in gather(folder) if row.name != TEACHER]
+    tasks = sorted({row.task for row in students})
+    if task is None and len(tasks) > 1:
+        raise DataError(f"{folder} has results of several tasks ({', '.join(tasks)}): name one by --task")
+    if task is not None and tasks and task not in tasks:
+        raise DataError(unknown("task", task, tasks))
     places: dict[tuple[object, ...], list[ResultRow]] = defaultdict(list)
-    for row in gather(folder):
-        if row.name != TEACHER:
-            places[row.task, row.test, row.student, row.fraction, row.seed].append(row)
+    for row in students:
+        if task in (None, row.task):
+            places[row.test, row.student, row.fraction, row.seed].append(row)
     shares = [
         sum((x == "1") != (y == "1") for x, y in zip(a.outcomes, b.outcomes, strict=True)) / a.n
         for found in places.values()
