@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pictures import labels, lines
 from rows import SIZES, metrics, outcomes, row, study, teacher
 
 from stepdistill.evaluate.bootstrap import mean_accuracy
-from stepdistill.study.comparisons import compare_rows
+from stepdistill.study.comparisons import compare_rows, p_value
 from stepdistill.study.figures import (
     accuracy,
     bubbles,
@@ -102,9 +103,9 @@ def test_bubbles_are_filled_where_the_teacher_is_reached_and_the_least_is_ringed
         if line.get_markeredgecolor() == STEP
     }
     assert {place: face[3] > 0 for place, face in faces.items()} == {
-        (0.5, 0.5): False,
+        (0.0, 0.5): False,
         (1.0, 0.7): True,
-        (0.5, 0.7): True,
+        (0.0, 0.7): True,
     }
     rings = [line for line in found if line.get_markeredgecolor() == "#222222"]
     assert [float(line.get_xdata()[0]) for line in rings] == [1.0]
@@ -113,6 +114,17 @@ def test_bubbles_are_filled_where_the_teacher_is_reached_and_the_least_is_ringed
     assert least is not None
     assert least.first.trial == "least"
     assert "reaches it first with 100k parameters and 100 % of the data" in figure.alt
+
+
+def test_bubbles_of_close_fractions_do_not_cover_each_other() -> None:
+    rows = study(
+        ("finetune", "distill", "step-by-step"), (0.01, 0.9, 0.95, 1.0), students=("tiny", "small"), n=50
+    )
+    (axes,) = bubbles.bubbles(rows)[0].picture.axes
+    places = sorted({round(float(x[0]), 6) for line in axes.lines if len(x := line.get_xdata()) == 1})
+    assert len(places) == 12
+    assert min(b - a for a, b in pairwise(places)) == pytest.approx(0.8 / 3, abs=0.01)
+    assert [text.get_text().split("\n")[0] for text in axes.get_xticklabels()][-1] == "100 %"
 
 
 def test_the_learning_curve_goes_on_to_twice_the_data_and_says_where_it_is_not_measured() -> None:
@@ -129,6 +141,27 @@ def test_the_learning_curve_goes_on_to_twice_the_data_and_says_where_it_is_not_m
     assert sum(text.get_text() == "extrapolated" for text in axes.texts) == 1
 
 
+def test_a_size_of_the_learning_curve_is_the_mean_of_its_seeds() -> None:
+    """What a teacher's answers leave to train on differs a little from seed to seed."""
+    rows = [
+        replace(one, n_train=(one.n_train or 0) + 10 * (one.seed or 0)) if one.student else one
+        for one in GRID
+    ]
+    (axes,) = learning.learning(rows, "step-by-step", "finetune")[0].picture.axes
+    assert lines(axes)[STEP][0][0] == [260, 510, 1010]
+
+
+def test_two_fractions_of_one_size_stand_together_in_the_learning_curve() -> None:
+    four = study(fractions=(0.25, 0.5, 0.9, 1.0), seeds=(0, 1), n=100)
+    rows = [replace(one, n_train=1000) if one.fraction == 0.9 else one for one in four]
+    (axes,) = learning.learning(rows, "step-by-step", "finetune")[0].picture.axes
+    assert lines(axes)[STEP][0][0] == [250, 500, 1000, 1000]
+    (panel,) = panels(rows, by_student=True)
+    cells = panel.of(panel.series[0])
+    assert [len(texts) for texts in learning._points(cells).values()] == [2, 2, 4]
+    assert [len(texts) for texts in learning._points([*cells, *cells]).values()] == [2, 2, 4]
+
+
 def test_the_forest_plot_has_every_comparison_with_its_interval_and_p() -> None:
     (figure,) = forest.differences(GRID, "step-by-step", "finetune")
     (axes,) = figure.picture.axes
@@ -141,7 +174,7 @@ def test_the_forest_plot_has_every_comparison_with_its_interval_and_p() -> None:
     spans = [sorted(float(x) for x, _ in one.get_segments()[0]) for one in axes.collections]
     assert spans == [pytest.approx([100 * one.difference.low, 100 * one.difference.high]) for one in expected]
     for one, text in zip(expected, axes.texts, strict=True):
-        assert forest.chance(one.adjusted) in text.get_text()
+        assert p_value(one.adjusted) in text.get_text()
         assert "3 seeds" in text.get_text()
     assert [text.get_text() for text in axes.get_yticklabels()] == ["25 %", "50 %", "100 %"]
 
@@ -210,6 +243,8 @@ def test_cost_is_in_dollars_where_all_prices_are_known(price: float | None, unit
     rows = [replace(one, cost_usd=price) if one.name == "step-by-step" else one for one in GRID]
     (figure,) = cost.cost(rows)
     assert unit in figure.picture.axes[-1].get_xlabel()
+    assert "loading the student and the probabilities" in figure.caption
+    assert ("all answers that were drawn for one" in figure.caption) == (unit == "dollars")
 
 
 def test_a_single_run_shows_teacher_and_methods_with_their_intervals() -> None:

@@ -79,7 +79,7 @@ def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -
     figure, places = picture([_HEIGHT] * len(found))
     sizes = sorted({cell.first.parameters or 0 for panel in found for cell in panel.cells})
     beside_each_other = max(len({c.fraction for c in p.cells}) * len(shown(p)) for p in found)
-    scale = _Scale(sizes, max(_SMALLEST + 3, min(_LARGEST, 230 / beside_each_other)))
+    scale = _Scale(sizes, max(_SMALLEST + 3, min(_LARGEST, 180 / beside_each_other)))
     for axes, panel in zip(places, found, strict=True):
         _panel(axes, panel, style, scale)
     places[-1].set_xlabel("share of the training examples (below: their number)")
@@ -89,13 +89,12 @@ def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -
         name=f"minimum{suffix}",
         title="Least data and smallest student",
         caption=(
-            f"Accuracy on the test examples ({examples(found)}; mean over {seeds}) against the share of "
-            "the training "
-            "examples; the larger the bubble, the larger the student (its width grows with the "
-            "logarithm of the parameters). Filled: at or above the teacher's line; hollow: below it. A "
-            "ring marks, of each method, the smallest student that reaches the line, with the least data. "
-            "Being above the line is "
-            "no proof of being better: intervals are in the other figures." + left_out(found)
+            f"Accuracy on the test examples ({examples(found)}; mean over {seeds}) against the share of the "
+            "training examples, all shares at equal distances; the larger the bubble, the larger the student "
+            "(its width grows with the logarithm of the parameters). Filled: at or above the teacher's line; "
+            "hollow: below it. A ring marks, of each method, the smallest student that reaches the line, "
+            "with the least data. Being above the line is no proof of being better: intervals are in the "
+            "other figures." + left_out(found)
         ),
         alt="Bubble chart. " + " ".join(map(_said, found)),
         picture=figure,
@@ -103,16 +102,14 @@ def _figure(found: Sequence[Panel], suffix: str, style: Mapping[Series, Look]) -
 
 
 def _panel(axes: Any, panel: Panel, style: Mapping[Series, Look], scale: _Scale) -> None:
-    axes.set_xscale("log")
     target = max(row.value for row in panel.teachers)
     series = shown(panel)
     fractions = sorted({cell.fraction for cell in panel.cells})
-    ratio = fractions[-1] / fractions[0]
     cells = sorted(
         (c for c in panel.cells if c.series in series), key=lambda cell: -(cell.first.parameters or 0)
     )
     for cell in cells:
-        place = _aside(cell, series, ratio ** (1 / len(fractions)))
+        place = _aside(fractions.index(cell.fraction), series.index(cell.series), len(series))
         look, width = style[cell.series], scale.width(cell.first.parameters or 0)
         _bubble(axes, (place, cell.accuracy.value), look, width, cell.accuracy.value >= target)
         if least(panel, cell.series) is cell:
@@ -125,9 +122,9 @@ def _panel(axes: Any, panel: Panel, style: Mapping[Series, Look], scale: _Scale)
     for value, _, colour, line in levels:
         axes.axhline(value, color=colour, linestyle=line, linewidth=1.0, zorder=1.5)
     beside(axes, _HEIGHT, [(value, text, colour) for value, text, colour, _ in levels])
-    axes.set_xlim(fractions[0] / ratio**0.14, fractions[-1] * ratio**0.14)
+    axes.set_xlim(-0.6, len(fractions) - 0.4)
     most = {f: max(c.first.n_train or 0 for c in panel.cells if c.fraction == f) for f in fractions}
-    ticks(axes, {f: f"{percent(f)}\n{most[f]:,}" for f in fractions}, width=3.3)
+    ticks(axes, {float(k): f"{percent(f)}\n{most[f]:,}" for k, f in enumerate(fractions)}, width=3.3)
     axes.set_title(words(panel))
     axes.set_ylabel("accuracy")
 
@@ -144,10 +141,13 @@ def _rgb(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _aside(cell: Cell, series: Sequence[Series], step: float) -> float:
-    """The place of a cell on the x axis: series stand beside each other, so that none covers another."""
-    shift = (series.index(cell.series) - (len(series) - 1) / 2) / max(1, len(series))
-    return cell.fraction * float(step ** (0.8 * shift))
+def _aside(rank: int, place: int, series: int) -> float:
+    """The place of a cell on the x axis, where fractions stand 1 apart by their rank.
+
+    The series of a fraction stand beside each other within 0.8, so that none covers another, whichever
+    fractions there are.
+    """
+    return rank + 0.8 * (place - (series - 1) / 2) / max(1, series)
 
 
 def _legend(figure: Any, series: Sequence[Series], style: Mapping[Series, Look], scale: _Scale) -> None:

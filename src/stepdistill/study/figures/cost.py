@@ -13,7 +13,7 @@ from stepdistill.study.figures.cells import Cell, Panel, cells_of, panels
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import examples, left_out, named, paged, shown, span, words
-from stepdistill.study.figures.series import Series, needs_teacher, shortened
+from stepdistill.study.figures.series import Series, shortened
 from stepdistill.study.figures.style import (
     FAINT,
     INK,
@@ -23,6 +23,7 @@ from stepdistill.study.figures.style import (
     looks,
     percent,
 )
+from stepdistill.study.pairs import needed_teacher
 from stepdistill.study.results import ResultRow
 
 _HEIGHT = 2.5
@@ -63,7 +64,7 @@ def cost(rows: Sequence[ResultRow]) -> list[Figure]:
 
 def in_money(rows: Sequence[ResultRow]) -> bool:
     """Whether costs are dollars: the teacher is paid, and what was paid is known wherever it was needed."""
-    paid = [row.cost_usd for row in rows if row.student is not None and needs_teacher(row)]
+    paid = [row.cost_usd for row in rows if row.student is not None and needed_teacher(row)]
     return any(paid) and None not in paid
 
 
@@ -88,12 +89,15 @@ def points(panel: Panel, money: bool) -> list[Point]:
 
 
 def price_of(teacher: ResultRow, panel: Panel) -> float | None:
-    """Dollars for `REQUESTS` answers of the teacher, by what its answers on the training examples cost."""
+    """Dollars for `REQUESTS` requests, by what the teacher's answers cost for each example trained on.
+
+    Where several answers were drawn for an example, or some could not be read, one answer is cheaper.
+    """
     known = [
         row.cost_usd / row.n_train * REQUESTS
         for cell in panel.cells
         for row in cell.rows
-        if row.teacher == teacher.teacher and needs_teacher(row) and row.cost_usd and row.n_train
+        if row.teacher == teacher.teacher and needed_teacher(row) and row.cost_usd and row.n_train
     ]
     return sum(known) / len(known) if known else None
 
@@ -113,7 +117,7 @@ def _spent(row: ResultRow, money: bool) -> float | None:
     seconds = row.train_seconds + row.predict_seconds / row.n * REQUESTS
     if not money:
         return seconds
-    asked = (row.cost_usd or 0.0) if needs_teacher(row) else 0.0
+    asked = (row.cost_usd or 0.0) if needed_teacher(row) else 0.0
     return asked + seconds / 3600 * MACHINE_USD_PER_HOUR
 
 
@@ -146,16 +150,22 @@ def _figure(
 
 
 def _meaning(money: bool) -> str:
+    serving = (
+        " Serving is the seconds of the test examples, scaled up: loading the student and the "
+        "probabilities of its labels are in them, so it is counted too dear rather than too cheap."
+    )
     if not money:
         return (
             f"training and serving {REQUESTS:,} requests on this machine, in seconds; the teacher's answers "
-            "and labels by people are not counted, since no price is known."
+            f"and labels by people are not counted, since no price is known.{serving}"
         )
     return (
         "the teacher's answers on the training examples (where the method needs them), training, and serving "
         f"{REQUESTS:,} requests, an hour of the machine counted as ${MACHINE_USD_PER_HOUR:.2f}; of the "
-        f"teacher, the price of {REQUESTS:,} requests, due again with every further {REQUESTS:,}. Labels by "
-        "people are not counted."
+        f"teacher, the price of {REQUESTS:,} requests, due again with every further {REQUESTS:,}: what its "
+        "answers cost for each example that was trained on, with all answers that were drawn for one and "
+        "those that could not be read, so one answer alone is cheaper. Labels by people are not counted."
+        f"{serving}"
     )
 
 

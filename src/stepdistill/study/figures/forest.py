@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepdistill.errors import DataError
-from stepdistill.study.comparisons import Comparison, compare_rows
+from stepdistill.study.comparisons import LEVEL, Comparison, compare_rows, p_value
 from stepdistill.study.figures.figure import Figure, UndrawnError
 from stepdistill.study.figures.frame import picture
 from stepdistill.study.figures.layout import paged, wrapped
@@ -15,7 +15,6 @@ from stepdistill.study.figures.style import FAINT, INK, SMALL, house_style, perc
 from stepdistill.study.results import ResultRow
 
 _PAGE = 16
-_SURE = 0.05
 
 
 @house_style
@@ -55,7 +54,7 @@ def _figure(pairs: Sequence[tuple[Comparison, str]], suffix: str, method: str, a
         caption=(
             f"Accuracy of {method} minus that of {against} on the same test examples (n = {_range(counts)}), "
             f"with 95 % intervals. {chance} p is corrected for the number of comparisons (Holm); filled: "
-            f"p ≤ {_SURE}. An interval over 0 does not show that they are equal."
+            f"p ≤ {LEVEL}. An interval over 0 does not show that they are equal."
         ),
         alt=f"Forest plot, {method} minus {against} in points. "
         + " ".join(_said(one, name) for one, name in pairs),
@@ -66,12 +65,12 @@ def _figure(pairs: Sequence[tuple[Comparison, str]], suffix: str, method: str, a
 def _panel(axes: Any, pairs: Sequence[tuple[Comparison, str]]) -> None:
     axes.axvline(0, color="black", linewidth=1.0, zorder=1)
     for place, (one, _) in enumerate(pairs):
-        gap, sure = one.difference, one.adjusted <= _SURE
+        gap, sure = one.difference, one.adjusted <= LEVEL
         colour = INK if sure else FAINT
         axes.hlines(place, 100 * gap.low, 100 * gap.high, color=colour, linewidth=2.0 if sure else 1.4)
         face = colour if sure else "white"
         axes.plot([100 * gap.value], [place], "o", color=colour, markerfacecolor=face, markersize=6.5)
-        words = f"{100 * gap.value:+.1f}  {chance(one.adjusted)}\n{gap.seeds} seed{'s' * (gap.seeds != 1)}"
+        words = f"{100 * gap.value:+.1f}  {p_value(one.adjusted)}\n{gap.seeds} seed{'s' * (gap.seeds != 1)}"
         axes.text(1.015, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL)
     axes.set_yticks(range(len(pairs)), [name for _, name in pairs])
     axes.set_ylim(len(pairs) - 0.4, -0.6)
@@ -81,17 +80,6 @@ def _panel(axes: Any, pairs: Sequence[tuple[Comparison, str]]) -> None:
     axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", alpha=0.35, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
-
-
-def chance(p: float) -> str:
-    """A p-value as text.
-
-    >>> chance(0.0312), chance(0.00002), chance(1.0)
-    ('p = 0.03', 'p < 0.001', 'p = 1')
-    """
-    if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.1g}" if p < 0.1 or p == 1 else f"p = {p:.2f}"
 
 
 def _place(row: ResultRow) -> tuple[str, int, str, float, str, str, int]:
@@ -126,4 +114,4 @@ def _said(one: Comparison, name: str) -> str:
     gap = one.difference
     ends = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
     flat = name.replace("\n", " ")
-    return f"{flat}: {100 * gap.value:+.1f} ({ends}), {chance(one.adjusted)}, {gap.seeds} seeds."
+    return f"{flat}: {100 * gap.value:+.1f} ({ends}), {p_value(one.adjusted)}, {gap.seeds} seeds."

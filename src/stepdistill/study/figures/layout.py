@@ -112,17 +112,18 @@ def apart(places: Sequence[float], sizes: Sequence[float]) -> list[float]:
 
 
 def ticks(axes: Any, places: Mapping[float, str], width: float) -> None:
-    """Ticks of a logarithmic x axis at the given places, without those labels that would meet another's.
+    """Ticks of an x axis at the given places, without those labels that would meet another's.
 
     `width` is that of the axes in inches. The largest place keeps its label.
     """
     from math import log
 
-    low, high = (log(limit) for limit in axes.get_xlim())
+    scaled: Callable[[float], float] = log if axes.get_xscale() == "log" else float
+    low, high = (scaled(limit) for limit in axes.get_xlim())
     named: dict[float, str] = {}
     edge = float("inf")
     for place in sorted(places, reverse=True):
-        middle = (log(place) - low) / (high - low) * width
+        middle = (scaled(place) - low) / (high - low) * width
         half = max(map(len, places[place].split("\n"))) * SMALL * _LETTER / 2 + 0.03
         if middle + half <= edge:
             named[place] = places[place]

@@ -62,17 +62,29 @@ def learning(rows: Sequence[ResultRow], method: str, against: str) -> list[Figur
 def _fittable(panel: Panel, method: str, against: str) -> list[Series]:
     """The first series that have enough sizes: `method`, `against`, then others."""
     ranked = sorted(panel.series, key=lambda one: {method: 0, against: 1}.get(one.name, 2))
-    return [
-        one for one in ranked if len({cell.first.n_train for cell in panel.of(one)} - {None, 0}) >= SIZES
-    ][:_MOST]
+    return [one for one in ranked if len({_size(cell) for cell in panel.of(one)} - {0}) >= SIZES][:_MOST]
+
+
+def _size(cell: Cell) -> int:
+    """Training examples of a cell, the mean of its seeds; 0 where a seed's are unknown."""
+    return round(cell.mean(row.n_train for row in cell.rows) or 0)
+
+
+def _points(cells: Sequence[Cell]) -> dict[int, list[str]]:
+    """Outcomes of each size; cells of one size stand together, each trial of equal outcomes once."""
+    found: dict[int, dict[tuple[int | None, str], str]] = {}
+    for cell in cells:
+        seen = found.setdefault(_size(cell), {})
+        # Two fractions of the same examples give the same students: those are no further seeds.
+        seen.update({(row.seed, row.outcomes): row.outcomes for row in cell.rows})
+    return {size: list(seen.values()) for size, seen in found.items()}
 
 
 def _fitted(panel: Panel, method: str, against: str) -> list[_Fitted]:
     found = []
     for one in _fittable(panel, method, against):
-        cells = tuple(cell for cell in panel.of(one) if cell.first.n_train)
-        points = {cell.first.n_train or 0: [row.outcomes for row in cell.rows] for cell in cells}
-        found.append(_Fitted(one, cells, fit(points, _RESAMPLES)))
+        cells = tuple(sorted((cell for cell in panel.of(one) if _size(cell)), key=_size))
+        found.append(_Fitted(one, cells, fit(_points(cells), _RESAMPLES)))
     return found
 
 
@@ -133,7 +145,7 @@ def _curve(axes: Any, one: _Fitted, look: Look) -> list[float]:
     """Draw points and curve; what the y axis must hold."""
     import numpy as np
 
-    sizes = [cell.first.n_train or 0 for cell in one.cells]
+    sizes = [_size(cell) for cell in one.cells]
     intervals = [cell.accuracy for cell in one.cells]
     axes.plot(sizes, [found.value for found in intervals], **look.points(), linestyle="", zorder=3)
     values = [found.value for found in intervals]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from stepdistill.evaluate.calibration import Bin
 from stepdistill.evaluate.statistics import wilson
 from stepdistill.study.figures.cells import cells_of
 from stepdistill.study.figures.figure import Figure, Metrics, UndrawnError
@@ -19,17 +19,6 @@ from stepdistill.study.results import ResultRow
 
 _COUNT = 7.0
 """Points, of the counts over the bars."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Answers of all seeds with a probability from `low` to `high`: how many, how sure, how often right."""
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
 
 
 @house_style

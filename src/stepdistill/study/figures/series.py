@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from stepdistill.student.methods import ARMS, JOIN
 from stepdistill.study.folder import TEACHER
+from stepdistill.study.pairs import needed_teacher
 from stepdistill.study.results import ResultRow
 
 _LONGEST = 34
@@ -51,11 +52,6 @@ def series_of(rows: Sequence[ResultRow]) -> Mapping[int, Series]:
     return dict(sorted(found.items(), key=lambda item: (order.get(item[1].name, len(order)), keys[item[0]])))
 
 
-def needs_teacher(row: ResultRow) -> bool:
-    """Whether the trial could not be run without the teacher's answers."""
-    return row.labels != "gold" or row.rationales in ("teacher", "shuffled", "filler")
-
-
 def shortened(name: str, longest: int = _LONGEST) -> str:
     """A name without its middle where it is too long for a figure.
 
@@ -69,10 +65,8 @@ def shortened(name: str, longest: int = _LONGEST) -> str:
 
 
 def _key(row: ResultRow) -> tuple[str, str, str, str, str]:
-    # An arm that asks no teacher is the same whichever teacher the other arms of its grid asked.
-    teacher = row.teacher if needs_teacher(row) else ""
     weight = "" if row.lambda_ is None else str(row.lambda_)
-    return row.name, row.labels, row.rationales or "", weight, teacher
+    return row.name, row.labels, row.rationales or "", weight, needed_teacher(row)
 
 
 def _label(key: tuple[str, str, str, str, str], varies: Sequence[bool]) -> str:
