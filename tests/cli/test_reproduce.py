@@ -37,6 +37,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["figure4", "--scale", "papers"], "unknown scale 'papers'; did you mean 'paper'?"),
         (["figure4", "--task", "svam"], "unknown task 'svam'; did you mean 'svamp'?"),
         (["figure6", "--set", "run.nothing=1"], "nothing"),
+        (["figure6", "--set", "run.student.model=x"], "no effect"),
         (["figure6", "--set", "jobs"], "write it as key.key=value"),
     ],
 )
@@ -95,6 +96,6 @@ def test_at_the_end_the_published_numbers_stand_beside_ours(cli: Cli, tmp_path: 
     told = called.out[called.out.index("Published for table1, beside ours:") :]
     assert "svamp, step-by-step - finetune: published +2.87 points" in told
     assert "of scratch-16x1, 1 seed" in told
-    assert "another student, so only the direction compares" in told
+    assert "not judged: another test set (4 examples, published of 200)" in told
     assert "published numbers have nothing of ours beside them" in told
     assert cli(*arguments, "--jobs", "1", *TINY).out == called.out

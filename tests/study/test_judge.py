@@ -9,20 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import outcomes, row
 
-from stepdistill.study.paper.judge import judge
+from stepdistill.study.paper.judge import TWINS, judge
 from stepdistill.study.paper.judged import Judged
-from stepdistill.study.paper.published import published, stated
+from stepdistill.study.paper.published import published
 from stepdistill.study.paper.shipped import NAMES
 from stepdistill.study.results import ResultRow
 
+SMALLER = "a test set of 100 examples"
 T5 = "google/t5-v1_1-base"
 GAP = "step-by-step - finetune"
+SHARE = "step-by-step against finetune on all data"
 
 
 def ours(name: str, share: float, **changes: Any) -> ResultRow:
     values = {"task": "svamp", "teacher": "recorded", "student": T5, "test": "t", "seed": 0} | changes
     seed = values["seed"]
-    return row(name=name, outcomes=outcomes(share, 200, ("svamp", seed)), **values)
+    n = values.pop("n", 100 if values["test"] == SMALLER else 200)
+    return row(name=name, outcomes=outcomes(share, n, ("svamp", seed)), **values)
 
 
 def one(found: list[Judged], kind: str, what: str, task: str = "svamp") -> Judged:
@@ -115,17 +118,83 @@ def test_a_difference_is_of_the_seeds_and_the_part_of_the_data_that_both_have() 
     assert judged.shown is (judged.ours.p is not None and judged.ours.p <= 0.05)
 
 
-def test_results_on_a_part_of_the_data_say_so() -> None:
-    rows = [ours(name, 0.5, fraction=0.125) for name in ("finetune", "step-by-step")]
-    judged = one(judge(rows, "figure4"), "difference", GAP)
-    assert "on 12.5 % of the data" in judged.sentence
-    assert judged.same_sign is False
-    assert judged.shown is False
+def test_results_on_a_part_of_the_data_are_shown_and_not_judged() -> None:
+    found = judge([ours(name, 0.5, fraction=0.125) for name in ("finetune", "step-by-step")], "figure4")
+    for judged in (one(found, "difference", GAP), one(found, "accuracy", "finetune")):
+        assert judged.ours is not None
+        assert "on 12.5 % of the data); not judged: on a part of the data" in judged.sentence
+        assert (judged.published_inside, judged.ours_inside, judged.same_sign) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"n": 20}, "another test set (20 examples, published of 200)"),
+        ({"n_train": 50}, "fewer training examples (50, published of 720)"),
+        ({"n_train": 50, "fraction": 0.5}, "fewer training examples (50, published of 360)"),
+        ({"n_train": 700}, ""),
+    ],
+)
+def test_what_is_cut_down_is_shown_and_not_judged(changes: dict[str, Any], why: str) -> None:
+    rows = [ours("finetune", 0.6, **changes), ours("step-by-step", 0.7, **changes)]
+    found = judge(rows, "figure4")
+    for judged in (one(found, "difference", GAP), one(found, "accuracy", "step-by-step")):
+        assert judged.ours is not None
+        assert judged.ours.n == changes.get("n", 200)
+        assert judged.ours.n_train == changes.get("n_train", 1000)
+        assert judged.why_not == why
+        assert (judged.published_inside is None) is bool(why)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"), [({"n": 20}, "another test set"), ({"n_train": 50}, "fewer training")]
+)
+def test_a_share_of_data_that_were_cut_down_is_not_judged(changes: dict[str, Any], why: str) -> None:
+    rows = [ours("step-by-step", 0.8, fraction=part, **changes) for part in (0.5, 1.0)]
+    judged = one(judge([*rows, ours("finetune", 0.5, **changes)], "figure4"), "share", SHARE)
+    assert judged.ours is not None
+    assert judged.why_not.startswith(why)
+
+
+@pytest.mark.parametrize("twin", [{"config": "other"}, {"config": "other", "share": 0.9}])
+def test_of_twins_none_is_taken(twin: dict[str, Any]) -> None:
+    plain = {"share": 0.6, "config": "one"}
+    rows = [ours("step-by-step", **plain), ours("step-by-step", **(plain | twin)), ours("finetune", 0.5)]
+    rows.append(ours("step-by-step", 0.5, fraction=0.5))
+    for order in (rows, rows[::-1]):
+        found = judge(order, "figure4")
+        for what in (("accuracy", "step-by-step"), ("difference", GAP), ("share", SHARE)):
+            judged = one(found, *what)
+            assert (judged.ours, judged.why_not) == (None, TWINS)
+        assert one(found, "accuracy", "finetune").why_not == ""
+
+
+def test_the_same_trial_of_two_studies_is_no_twin() -> None:
+    rows = [ours("step-by-step", 0.6, trial=trial, config="one") for trial in ("a", "b")]
+    assert one(judge(rows, "figure4"), "accuracy", "step-by-step").why_not == ""
 
 
 def test_other_test_sets_are_not_paired() -> None:
     rows = [ours("finetune", 0.5, test="a"), ours("step-by-step", 0.6, test="b")]
     assert one(judge(rows, "figure4"), "difference", GAP).ours is None
+
+
+def test_an_arm_with_two_test_sets_stands_there_for_each() -> None:
+    rows = [ours("step-by-step", 0.6), ours("step-by-step", 0.7, test=SMALLER, seed=1)]
+    rows += [ours("finetune", 0.5, test=SMALLER, seed=1)]
+    found = judge(rows, "figure4")
+    mine = [
+        j
+        for j in found
+        if (j.what, j.task) == ("step-by-step", "svamp") and "rerun" not in j.published.source
+    ]
+    assert [(j.ours.value, j.ours.n, bool(j.why_not)) for j in mine if j.ours] == [
+        (0.6, 200, False),
+        (0.7, 100, True),
+    ]
+    judged = one(found, "difference", GAP)
+    assert judged.ours is not None
+    assert judged.ours.n == 100
 
 
 @pytest.mark.parametrize(
@@ -183,7 +252,7 @@ def by_data(*shares: float) -> list[ResultRow]:
 def test_the_share_of_the_data_that_passes_is_the_smallest_one(
     shares: tuple[float, ...], reached: float | None, shown: bool
 ) -> None:
-    judged = one(judge(by_data(*shares), "figure4"), "share", "step-by-step against finetune on all data")
+    judged = one(judge(by_data(*shares), "figure4"), "share", SHARE)
     assert judged.ours is not None
     assert judged.ours.value == reached
     assert judged.shown is shown
@@ -198,6 +267,7 @@ def test_the_share_of_the_data_that_passes_is_the_smallest_one(
             st.sampled_from(["finetune", "step-by-step", "rationale-first", "distill", "teacher"]),
             st.floats(0, 1),
             seed=st.integers(0, 2),
+            test=st.sampled_from(["t", SMALLER]),
             fraction=st.sampled_from([0.5, 1.0]),
             student=st.sampled_from([T5, "other"]),
         ),
@@ -225,6 +295,5 @@ def test_every_published_task_has_its_test_set_and_every_name_is_one_of_the_pape
     found = published()
     for block in found.scores:
         assert all(set(values) <= set(found.tests) for values in block.accuracy.values())
-    names = {n for block in (*found.scores, *found.shares, *found.stated) for n in block.names}
-    assert names == set(NAMES)
-    assert [one.text for one in stated("figure8")]
+    assert set(found.tests) == set(found.trains)
+    assert {n for block in (*found.scores, *found.shares) for n in block.names} == set(NAMES)

@@ -44,10 +44,11 @@ def reproduce(
     Started again after an interruption, it goes on where it was. The study is one of the package's
     files, run as `stepdistill study` would run it.
     """
-    from stepdistill.study.paper.shipped import Wanted, deviations, load
+    from stepdistill.study.paper.deviations import deviations
+    from stepdistill.study.paper.shipped import Wanted, load
 
     study = load(Wanted(name, scale, tuple(task or ()), data_root, jobs, out, tuple(set_ or ())))
-    typer.echo(f"{study.title}\n{deviations(study)}", err=True)
+    typer.echo(f"{study.title}\n{deviations(study, name)}", err=True)
     _need_everything(study, f"{name} at scale '{scale}'")
     from stepdistill.cli.study import carry_out
 
@@ -85,7 +86,9 @@ def _show_judged(folder: Path, name: str) -> None:
 
 def judged_lines(found: Sequence[Judged], name: str) -> list[str]:
     """What is printed of the published numbers: those that ours stand beside, and how many have none."""
-    beside = [judged.sentence for judged in found if judged.ours is not None]
+    from stepdistill.study.paper.judge import TWINS
+
+    beside = [one.sentence for one in found if one.ours is not None or one.why_not == TWINS]
     without = len(found) - len(beside)
     lines = [f"Published for {name}, beside ours:", *(f"  {line}" for line in beside)] if beside else []
     if without:

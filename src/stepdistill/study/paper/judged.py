@@ -30,7 +30,8 @@ class Measured:
     """The same of ours: mean over seeds with its 95 % interval, as shares.
 
     `value` is None where a share of the data was not reached. `fraction` is the part of the training
-    examples, `p` of differences alone, `same_student` whether it is the paper's.
+    examples, `p` of differences alone, `same_student` whether it is the paper's. `n` is the number of test
+    examples, `n_train` that of training examples, of the seed with fewest; None of a teacher.
     """
 
     value: float | None
@@ -41,6 +42,8 @@ class Measured:
     fraction: float
     student: str | None
     same_student: bool
+    n: int
+    n_train: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,21 +49,13 @@ class Shares(Model):
     share: dict[str, float]
 
 
-class Stated(Model):
-    """What a source says in words."""
-
-    source: str
-    names: tuple[str, ...] = Field(strict=False)
-    text: str
-
-
 class Published(Model):
-    """The whole file; `tests` has the number of test examples by task."""
+    """The whole file; `tests` and `trains` have the number of test and training examples by task."""
 
     tests: dict[str, int]
+    trains: dict[str, int]
     scores: tuple[Scores, ...] = Field(strict=False)
     shares: tuple[Shares, ...] = Field(strict=False)
-    stated: tuple[Stated, ...] = Field(strict=False)
 
 
 @cache
@@ -71,8 +63,3 @@ def published() -> Published:
     """The shipped numbers."""
     path = Path(str(resources.files("stepdistill.study.paper") / FILE))
     return check(Published, read_yaml(path), str(path))
-
-
-def stated(name: str) -> list[Stated]:
-    """What is said in words of a table or figure, such as "figure4"."""
-    return [one for one in published().stated if name in one.names]

@@ -1,4 +1,4 @@
-"""The paper's studies as files of this package, and what they change of the paper's own recipe."""
+"""The paper's studies as files of this package."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from stepdistill.config import (
-    StudentConfig,
-    StudyConfig,
-    TeacherConfig,
-    TrainConfig,
-    check,
-    load_study,
-)
-from stepdistill.config.train import RECIPES
+from stepdistill.config import StudentConfig, StudyConfig, check, load_study
 from stepdistill.errors import ConfigError, unknown
-from stepdistill.study.paper.judge import PALM, called
+from stepdistill.study.paper.judge import called
 
 NAMES = ("table1", "table2", "figure4", "figure5", "figure6", "figure7", "figure8", "figure9")
 SCALES = ("paper", "small")
-RUNS = 4
-"""Of how many runs the paper's numbers are means."""
+_IN_GRIDS = {"student": "students", "task": "tasks", "data.fraction": "fractions", "teacher": "teachers"}
+"""Keys of `run` that have no effect where every grid has the list."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +58,14 @@ def load(wanted: Wanted) -> StudyConfig:
     """The study that is wanted.
 
     Raises:
-        ConfigError: an unknown name, scale or task, or a wrong override.
+        ConfigError: an unknown name, scale or task, or an override that is wrong or has no effect.
     """
     path = shipped(wanted.name, wanted.scale)
     given = {"run.data.root": wanted.data_root, "jobs": wanted.jobs, "out": wanted.out}
     plain = [f"{key}={_quoted(value)}" for key, value in given.items() if value is not None]
     study = load_study(path, [*plain, *wanted.overrides])
     study = _only(study, wanted) if wanted.tasks else study
+    _refuse_no_effect(study, wanted)
     return _students_below(wanted.data_root, study) if wanted.data_root else study
 
 
@@ -89,37 +82,6 @@ def students_of(study: StudyConfig) -> list[StudentConfig]:
     return [one for place, one in enumerate(found) if one not in found[:place]]
 
 
-def deviations(study: StudyConfig) -> str:
-    """What is otherwise than in the paper, in one line."""
-    train = check(TrainConfig, study.run.get("train") or {}, "run.train")
-    recipe, parts = RECIPES["paper"], []
-    students = [called(one.model) if one.model != "scratch:" else _sizes(one) for one in students_of(study)]
-    if other := [str(name) for name in students if not str(name).startswith("t5-v1_1")]:
-        parts.append(f"students {', '.join(other)} (T5 v1.1)")
-    amounts = {"steps": f"{train.epochs} epochs" if train.steps is None else f"{train.steps:,}"}
-    rate = "its usual rate" if train.learning_rate is None else f"rate {train.learning_rate:g}"
-    amounts |= {"batch_size": f"batch {train.batch_size}", "learning_rate": rate}
-    for key, said in amounts.items():
-        if getattr(train, key) != recipe[key]:
-            parts.append(f"{said} ({recipe[key]:,}{' steps' if key == 'steps' else ''})")
-    seeds = [len(grid.seeds) for grid in study.all_grids]
-    if min(seeds) < RUNS:
-        least = f"{min(seeds)} to {max(seeds)}" if min(seeds) < max(seeds) else str(min(seeds))
-        parts.append(f"{least} seed{'s' if max(seeds) > 1 else ''} ({RUNS} runs)")
-    parts.append(_teachers(study))
-    return "Otherwise than in the paper: " + "; ".join(filter(None, parts))
-
-
-def _teachers(study: StudyConfig) -> str:
-    teacher = check(TeacherConfig, study.run.get("teacher") or {}, "run.teacher")
-    if teacher.backend == "simulated":
-        return f"a simulated teacher ({PALM})"
-    missing = study.published == "table1" and not any(grid.teachers for grid in study.all_grids)
-    if missing:
-        return "rationales of PaLM-540B alone (also GPT-NeoX-20B: its outputs were not released)"
-    return "the checkpoint is chosen on validation (not stated there); inputs read as the task files say"
-
-
 def _only(study: StudyConfig, wanted: Wanted) -> StudyConfig:
     there = tasks_of(study)
     for task in wanted.tasks:
@@ -132,6 +94,20 @@ def _only(study: StudyConfig, wanted: Wanted) -> StudyConfig:
         if (kept := tuple(t for t in grid.tasks or (str(study.run.get("task")),) if t in wanted.tasks))
     ]
     return study.model_copy(update={"grid": None, "grids": tuple(grids)})
+
+
+def _refuse_no_effect(study: StudyConfig, wanted: Wanted) -> None:
+    # A study of 24 trials with the student that was to be replaced costs hours.
+    for text in wanted.overrides:
+        given = text.partition("=")[0].strip()
+        for key, axis in _IN_GRIDS.items():
+            below = given == f"run.{key}" or given.startswith(f"run.{key}.")
+            if below and all(getattr(grid, axis) for grid in study.all_grids):
+                path = shipped(wanted.name, wanted.scale)
+                raise ConfigError(
+                    f"--set {given}: no effect, every grid of {wanted.name} at scale '{wanted.scale}' names "
+                    f"its {axis}; change {axis} in a copy of {path} and run that by `stepdistill study`"
+                )
 
 
 def _students_below(root: Path, study: StudyConfig) -> StudyConfig:
@@ -149,10 +125,6 @@ def _students_below(root: Path, study: StudyConfig) -> StudyConfig:
         grid.model_copy(update={"students": tuple(map(found, grid.students))}) for grid in study.all_grids
     ]
     return study.model_copy(update={"run": run, "grid": None, "grids": tuple(grids)})
-
-
-def _sizes(student: StudentConfig) -> str:
-    return f"scratch-{student.scratch.d_model}x{student.scratch.layers}"
 
 
 def _quoted(value: object) -> str:
