@@ -233,8 +233,7 @@ def _chief(cells: Sequence[Comparison]) -> Comparison:
     cells = [c for c in cells if (c.fraction or 0.0) == most]
     largest = max(c.parameters or 0 for c in cells)
     cells = [c for c in cells if (c.parameters or 0) == largest]
-    first = cells[0]
-    cells = [c for c in cells if _kind(c) == _kind(first)]
+    cells = [c for c in cells if _kind(c) == _kind(cells[0])]
     return max(cells, key=lambda c: -1.0 if c.validation is None else c.validation)
 
 
