@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rows import row as a_row
+from studies import small_study
+
+from stepdistill.cli.studied import show_finished
+from stepdistill.study.whole import Finished
 
 STUDY = """
 run:
@@ -47,6 +53,9 @@ def study_file(tmp_path: Path) -> Path:
         ("grids=[{methods: [finetune]}]", "give either `grid` or the list `grids`"),
         ("method=step-by-stp", "did you mean 'step-by-step'?"),
         ("run.task=clams", "did you mean 'claims'?"),
+        ("method=distill", "method: no trial of 'distill' in the study; give one of finetune, step-by-step"),
+        ("against=distill", "against: no trial of 'distill' in the study"),
+        ("method=teacher", "'teacher' is asked and not trained; give it as `against`"),
         ("jobs=0", "jobs: Input should be greater than or equal to 1, not 0"),
     ],
 )
@@ -59,6 +68,61 @@ def test_a_mistake_in_the_file_is_told_in_one_line(
         assert said in done.error
         assert done.error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_method_is_not_compared_with_itself(cli: Any, study_file: Path, tmp_path: Path) -> None:
+    done = cli("study", study_file, "--set", "method=finetune", "--set", "against=finetune")
+    assert (done.code, done.error.count("\n")) == (2, 1)
+    assert "method and against are both 'finetune'" in done.error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        ([], ""),
+        (["grid.methods=[distill, rationale-first]"], "rationale-first is compared with distill"),
+        (["grid.methods=[distill]"], "distill is compared with teacher"),
+        (
+            ["grid.methods=[finetune, step-by-step]", "method=finetune"],
+            "finetune is compared with step-by-step",
+        ),
+        (["against=step-by-step"], "finetune is compared with step-by-step"),
+    ],
+)
+def test_where_no_comparison_is_named_one_of_the_grid_is_taken(
+    cli: Any, study_file: Path, settings: list[str], note: str
+) -> None:
+    done = cli("study", study_file, "--plan", *(part for text in settings for part in ("--set", text)))
+    assert done.code == 0, done.error
+    assert (note in done.error) if note else not done.error
+
+
+def test_trials_in_one_place_of_the_grid_are_refused_before_any_is_run(
+    cli: Any, study_file: Path, tmp_path: Path
+) -> None:
+    text = study_file.read_text()
+    head, tail = text.split("grid:")[0], text[text.index("out:") :]
+    grids = "".join(
+        f"  - {{methods: [finetune, step-by-step], set: {{train.batch_size: {size}}}}}\n" for size in (4, 8)
+    )
+    study_file.write_text(f"{head}grids:\n{grids}{tail}")
+    done = cli("study", study_file)
+    assert (done.code, done.error.count("\n")) == (2, 1)
+    assert "stand in the same place, as train.batch_size differs and is no axis" in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_compared_is_said_and_the_rest_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [a_row(name="finetune"), a_row(), replace(a_row(), trial="other")]
+    finished = Finished(tmp_path, [], [], rows)
+    show_finished(small_study(tmp_path, methods=["finetune", "step-by-step"]), finished, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "step-by-step and finetune cannot be compared" in said
+    assert "stand in the same place of the grid" in said
+    assert "accuracy on" in said
 
 
 def test_other_files_and_folders_are_told(cli: Any, study_file: Path, run_file: Path, tmp_path: Path) -> None:

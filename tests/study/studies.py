@@ -27,5 +27,5 @@ def small_study(out: Path, run: Mapping[str, Any] | None = None, **grid: Any) ->
 
 def write_study(path: Path, study: StudyConfig) -> Path:
     """The study as a file."""
-    path.write_text(yaml.safe_dump(study.model_dump(mode="json", by_alias=True)))
+    path.write_text(yaml.safe_dump(study.model_dump(mode="json", by_alias=True, exclude_unset=True)))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -11,15 +12,22 @@ from typing import Any
 import pytest
 
 from stepdistill.config import StudyConfig, check
-from stepdistill.errors import ConfigError, RunFolderError
+from stepdistill.errors import ConfigError, DataError, RunFolderError
 from stepdistill.study.contestants import contestants
 from stepdistill.study.folder import RunFolder
 from stepdistill.study.grid import Trial, trials
 from stepdistill.study.minimum import MINIMUM, Certificate, RunTrials, find
+from stepdistill.study.seen import FILE as READS
 from stepdistill.study.trial import Measured, run_trial, write_trial
 
-SMALL = {"model": "scratch:", "scratch": {"d_model": 16, "d_ff": 16, "heads": 2, "layers": 1}}
-LARGE = {"model": "scratch:", "scratch": {"d_model": 32, "d_ff": 32, "heads": 2, "layers": 1}}
+SMALL = {
+    "model": "scratch:",
+    "scratch": {"d_model": 16, "d_ff": 16, "heads": 2, "layers": 1, "vocabulary": 64},
+}
+LARGE = {
+    "model": "scratch:",
+    "scratch": {"d_model": 24, "d_ff": 16, "heads": 2, "layers": 1, "vocabulary": 64},
+}
 TASK = """
 name: boxes
 instruction: Say which box it is.
@@ -34,7 +42,7 @@ STUDY: dict[str, Any] = {
     "run": {
         "teacher": {"backend": "recorded"},
         "annotate": {"splits": ["train", "validation", "test"]},
-        "train": {"steps": 2, "batch_size": 8, "threads": 1},
+        "train": {"steps": 1, "batch_size": 8, "threads": 1},
     },
     "grid": {
         "methods": ["finetune", "step-by-step"],
@@ -143,7 +151,7 @@ def test_the_least_is_found_and_said(searched: tuple[StudyConfig, Certificate, R
     config, found, _ = searched
     small, large = found.students
     assert small.parameters < large.parameters
-    assert (small.student, large.student) == ("scratch-16x1", "scratch-32x1")
+    assert (small.student, large.student) == ("scratch-16x1", "scratch-24x1")
     assert found.target_student == large.student
     for one in found.students:
         assert (one.verdict, one.fraction, one.n_train, one.n) == ("reached", 0.5, 12, 40)
@@ -159,7 +167,7 @@ def test_the_least_is_found_and_said(searched: tuple[StudyConfig, Certificate, R
     sentence = found.sentences[0]
     assert written["sentences"][0] == sentence
     assert sentence.startswith(
-        "step-by-step with scratch-16x1 reaches the accuracy of finetune with scratch-32x1"
+        "step-by-step with scratch-16x1 reaches the accuracy of finetune with scratch-24x1"
     )
     assert "50 % of the data (12 examples)" in sentence
     assert "on 40 validation examples (90 points below is still as good)" in sentence
@@ -186,6 +194,44 @@ def test_a_second_search_runs_nothing_and_finds_the_same(
 ) -> None:
     config, found, _ = searched
     assert search(config, nobody) == found
+
+
+@pytest.mark.slow
+def test_what_was_read_of_test_before_the_search_is_said(
+    data: Path, searched: tuple[StudyConfig, Certificate, Runner], tmp_path: Path
+) -> None:
+    config, found, runner = searched
+    assert found.read_before == ()
+    assert "Validation chose; test was read for what it chose alone, once." in found.notes
+    read = sorted({name for name, measure in runner.ran if measure == "test"})
+    out = tmp_path / "out"
+    shutil.copytree(config.out, out)
+    # Another margin is another search, that could have been set by what the first one has read.
+    again = search(study(data, out, minimum__margin=0.89), nobody)
+    assert list(again.read_before) == read
+    assert any(f"test had been read for {len(read)} of these 6 trials" in note for note in again.notes)
+    assert not any("once" in text for text in (*again.notes, *again.sentences))
+    # It is not forgotten when that search is called again, nor by the first one.
+    assert search(study(data, out, minimum__margin=0.89), nobody) == again
+    assert list(search(study(data, out), nobody).read_before) == read
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_knows_its_own_readings_and_those_that_were_repeated(
+    data: Path, searched: tuple[StudyConfig, Certificate, Runner], tmp_path: Path
+) -> None:
+    config, _, _ = searched
+    out = tmp_path / "out"
+    shutil.copytree(config.out, out)
+    (out / MINIMUM).unlink()
+    assert search(study(data, out), nobody).read_before == ()
+    results = next(iter((out / "trials").glob("boxes-finetune*/results.jsonl")))
+    rows = [json.loads(line) | {"reopened": 1} for line in results.read_text().splitlines()]
+    results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert search(study(data, out), nobody).read_before == (results.parent.name,)
+    (out / READS).write_text("{}")
+    with pytest.raises(DataError, match=r"damaged.*delete it"):
+        search(study(data, out), nobody)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from stepdistill.cli.console import console
 from stepdistill.config import StudyConfig
+from stepdistill.errors import DataError
 from stepdistill.evaluate.bootstrap import mean_accuracy
 from stepdistill.study.comparisons import verdict
 from stepdistill.study.folder import TEACHER
@@ -54,9 +55,7 @@ def show_plan(study: StudyConfig, plan: Plan, as_json: bool) -> None:
 def show_finished(study: StudyConfig, finished: Finished, as_json: bool) -> None:
     """Print accuracies over seeds, the verdict, and the failures, one line each."""
     rows = finished.rows
-    method = study.method if study.method == TEACHER else arm_name(study, study.method)
-    against = study.against if study.against == TEACHER else arm_name(study, study.against)
-    said = verdict(rows, method, against).sentence if rows else "No trial is finished."
+    said = _verdict(study, rows) if rows else "No trial is finished."
     cells = _cells(rows)
     if as_json:
         shown = [{**axes, "value": v.value, "low": v.low, "high": v.high} for axes, v in cells]
@@ -81,6 +80,17 @@ def show_finished(study: StudyConfig, finished: Finished, as_json: bool) -> None
         out.print(line, soft_wrap=True, highlight=False, markup=False)
     for failure in finished.failures:
         typer.echo(f"{failure.trial} failed: {failure.error} (see {failure.where})", err=True)
+
+
+def _verdict(study: StudyConfig, rows: Sequence[ResultRow]) -> str:
+    """One sentence on the method against the other, or why there is none."""
+    method = study.method if study.method == TEACHER else arm_name(study, study.method)
+    against = study.against if study.against == TEACHER else arm_name(study, study.against)
+    try:
+        return verdict(rows, method, against).sentence
+    except DataError as error:
+        # Everything has been trained and measured: it is shown, whatever cannot be compared.
+        return f"{method} and {against} cannot be compared: {error}"
 
 
 def _needs(plan: Plan) -> list[str]:

@@ -10,7 +10,10 @@ import typer
 from stepdistill.cli.options import Json, Quiet, Reopen, Set
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stepdistill.config import StudyConfig
+    from stepdistill.study.grid import Trial
 
 File = Annotated[Path, typer.Argument(help="Study file (YAML); see docs/study.md.")]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print trials, time and money; do and write nothing.")]
@@ -59,6 +62,7 @@ def carry_out(
     from stepdistill.study.whole import check_study, open_study, run_study
 
     made = check_study(found)
+    found = _told(found, made)
     if plan:
         from stepdistill.study.plan import plan as make_plan
 
@@ -78,14 +82,16 @@ def carry_out(
 
 
 def _prepare(found: StudyConfig) -> None:
+    from shlex import quote
+
     from stepdistill.study.trial import is_done
     from stepdistill.study.whole import check_study, open_study
 
     made = check_study(found)
-    open_study(found, made)
+    open_study(_told(found, made), made)
     for trial in made:
         if not is_done(trial.folder):
-            typer.echo(f"stepdistill trial {trial.folder}")
+            typer.echo(f"stepdistill trial {quote(str(trial.folder))}")
 
 
 def _minimum(found: StudyConfig, quiet: bool, json: bool) -> None:
@@ -98,9 +104,10 @@ def _minimum(found: StudyConfig, quiet: bool, json: bool) -> None:
     from stepdistill.study.runner import Manner, run_trials
     from stepdistill.study.whole import check_study, gathered, open_study
 
-    made = check_study(found)
+    # Each student is searched by itself, so that two of one name are no matter.
+    made = check_study(found, compared=False)
     given = contestants(found, made)
-    folder = open_study(found, made)
+    folder = open_study(_told(found, made), made)
     with bars(quiet) as watch:
         # Students are kept until the search has read what it needs.
         certificate = find(
@@ -114,6 +121,16 @@ def _minimum(found: StudyConfig, quiet: bool, json: bool) -> None:
     typer.echo(dumps(asdict(certificate)) if json else f"The certificate is in {folder / MINIMUM}")
     if rows:
         _report(folder, json)
+
+
+def _told(found: StudyConfig, made: Sequence[Trial]) -> StudyConfig:
+    """The study with the sides that are compared; says which, where the file does not."""
+    from stepdistill.study.whole import with_sides
+
+    study, note = with_sides(found, made)
+    if note:
+        typer.echo(f"Note: {note}", err=True)
+    return study
 
 
 def _report(folder: Path, json: bool) -> None:

@@ -10,6 +10,8 @@ from stepdistill.study.looks import Decision, Look
 
 Verdict = Literal["reached", "not reached", "undecided"]
 Says = Literal["confirms", "leaves open", "contradicts"]
+_MOST_DIGITS = 12
+"""Further digits of a share in percent are noise of its arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Certificate:
         margin, confidence: as asked for.
         on: the examples that decided: "validation", or "test".
         look_confidence: of each look's interval, such that all `planned_looks` hold at once.
+        read_before: names of the trials whose test had been read before the search.
         looks: how many were made.
         students: smallest first.
     """
@@ -110,12 +113,13 @@ class Certificate:
     planned_looks: int
     looks: int
     seeds: int
+    read_before: tuple[str, ...]
     students: tuple[StudentVerdict, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """What the sentences of all students share."""
+    """What the sentences of all students share; `once` if test had been read for no trial before."""
 
     method: str
     target: str
@@ -123,6 +127,7 @@ class Wording:
     margin: float
     on: str
     look_confidence: float
+    once: bool
 
     def sentence(self, found: StudentVerdict) -> str:
         """What was found for one student, with the interval that it rests on."""
@@ -171,18 +176,23 @@ class Wording:
             "contradicts": "which contradicts it: take it as not reached",
         }[test.says]
         return (
-            f" On {test.n:,} test examples, read once: {percent(test.accuracy)} and "
+            f" On {test.n:,} test examples{', read once' * self.once}: {percent(test.accuracy)} and "
             f"{percent(test.target_accuracy)}, {interval(test.look, test.confidence)}, {says}."
         )
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share in percent, without needless zeros.
+    """A share in percent, without needless zeros; with more digits where it would be taken for all.
 
     >>> percent(0.125), percent(0.25), percent(0.9934, 2)
     ('12.5 %', '25 %', '99.34 %')
+    >>> percent(0.99996, 2), percent(1.0)
+    ('99.996 %', '100 %')
     """
-    return f"{100 * share:.{digits}f}".rstrip("0").rstrip(".") + " %"
+    while share < 1 and digits < _MOST_DIGITS and float(f"{100 * share:.{digits}f}") >= 100:
+        digits += 1
+    text = f"{100 * share:.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
 def interval(look: Look, confidence: float) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from stepdistill.evaluate.resampling import pair
 from stepdistill.evaluate.variance import variance
 
 Decision = Literal["reached", "abandoned", "undecided"]
@@ -98,9 +97,7 @@ def look(method: Sequence[str], target: Sequence[str], confidence: float) -> Loo
     """
     from scipy.special import ndtri, stdtrit
 
-    mine, theirs = _right(method), _right(target)
-    if mine.shape != theirs.shape:
-        raise ValueError(f"{mine.shape} and {theirs.shape} seeds x examples cannot be compared in pairs")
+    theirs, mine = pair(target, method)
     table = mine - theirs
     n, tail = table.shape[1], (1 + confidence) / 2
     found, z = variance(table), float(ndtri(tail))
@@ -153,7 +150,3 @@ def bisect(fractions: Sequence[float], measure: Callable[[float], Probe]) -> lis
 def answer(probes: Sequence[Probe]) -> Probe | None:
     """The probe of the least fraction that reached the target; None where the largest did not."""
     return min((p for p in probes if p.decision == "reached"), key=lambda p: p.fraction, default=None)
-
-
-def _right(outcomes: Sequence[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    return np.array([[char == "1" for char in text] for text in outcomes], dtype=float)

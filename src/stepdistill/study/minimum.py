@@ -24,6 +24,7 @@ from stepdistill.study.contestants import Contestant
 from stepdistill.study.folder import TEACHER, RunFolder
 from stepdistill.study.grid import Trial
 from stepdistill.study.looks import Probe, Rule, answer, bisect, look, planned_probes, probe, split
+from stepdistill.study.seen import Seen, look_back
 from stepdistill.study.trial import Measured, is_done, read_outcome
 from stepdistill.study.validation import read_validation
 
@@ -48,7 +49,9 @@ def find(study: StudyConfig, run_trials: RunTrials, given: Sequence[Contestant])
         RunFolderError: a trial failed, or has not come to its end.
         TeacherError: the teacher is the target and has not answered all the examples that decide.
     """
-    search = _Search(study, run_trials, given)
+    every = [trial for one in given for trial in (*one.trials.values(), *one.whole.values())]
+    seen = look_back(study, every)
+    search = _Search(study, run_trials, given, seen.reading(every) if study.minimum.on == "test" else seen)
     found = search.verdicts()
     certificate = search.certificate(search.tested(found))
     write_json(Path(study.out).expanduser() / MINIMUM, asdict(certificate))
@@ -62,6 +65,7 @@ class _Search:
     study: StudyConfig
     run_trials: RunTrials
     given: Sequence[Contestant]
+    seen: Seen
     looked: dict[tuple[str, float], list[Trial]] = field(default_factory=dict)
 
     @cached_property
@@ -108,6 +112,10 @@ class _Search:
         """With the one reading of test for each recipe that validation has chosen."""
         if self.study.minimum.on == "test":
             return list(found)
+        seen = self.seen
+        for one, verdict in zip(self.ordered, found, strict=True):
+            if verdict.fraction is not None:
+                seen = seen.reading(self._to_read(one, verdict.fraction))
         confidence = split(self.study.minimum.confidence, len(self.given))
         pairs = zip(self.ordered, found, strict=True)
         return [
@@ -120,14 +128,17 @@ class _Search:
     def certificate(self, found: Sequence[StudentVerdict]) -> Certificate:
         """All of it, with its sentences."""
         wanted, level = self.study.minimum, self.rule.confidence
-        words = Wording(wanted.method, wanted.target, self.target_student, wanted.margin, wanted.on, level)
+        target, before = self.target_student, self.seen.before
+        words = Wording(
+            wanted.method, wanted.target, target, wanted.margin, wanted.on, level, once=not before
+        )
         return Certificate(
             sentences=tuple(map(words.sentence, found)),
             notes=self._notes(found),
             task=str(next(iter(self.given[0].trials.values())).axes["task"]),
             method=wanted.method,
             target=wanted.target,
-            target_student=self.target_student,
+            target_student=target,
             margin=wanted.margin,
             confidence=wanted.confidence,
             on=wanted.on,
@@ -135,6 +146,7 @@ class _Search:
             planned_looks=self.planned,
             looks=sum(len(probe.looks) for one in found for probe in one.probes),
             seeds=self.seeds,
+            read_before=before,
             students=tuple(found),
         )
 
@@ -181,10 +193,14 @@ class _Search:
         names = tuple(trial.name for trial in trials)
         return ProbeRecord(found.fraction, n_train, found.decision, found.looks, names)
 
+    def _to_read(self, one: Contestant, fraction: float) -> list[Trial]:
+        """The trials that the reading of test for a chosen recipe needs."""
+        trials, bar = self.looked[one.name, fraction], self.ordered[-1].whole
+        return [*trials, *(bar[trial.config.seed] for trial in trials if bar)]
+
     def _read_test(self, one: Contestant, fraction: float, confidence: float) -> TestReading:
         trials = self.looked[one.name, fraction]
-        bar = self.ordered[-1].whole
-        self._run([*trials, *(bar[trial.config.seed] for trial in trials if bar)], "test")
+        self._run(self._to_read(one, fraction), "test")
         mine = [self._outcomes(trial, "test") for trial in trials]
         theirs = [self._target(trial, "test") for trial in trials]
         found, margin = look(mine, theirs, confidence), self.study.minimum.margin
@@ -236,12 +252,7 @@ class _Search:
         if wanted.on == "test":
             notes.append("Every look was at test: no examples are left that did not choose the recipe.")
         else:
-            read = any(one.test for one in found)
-            notes.append(
-                "Validation chose; test was read for what it chose alone, once."
-                if read
-                else "Nothing was chosen, so test was not read."
-            )
+            notes.append(self._reading(any(one.test for one in found)))
             notes.append(
                 "Each student's checkpoint was chosen on validation too"
                 + (", which flatters it beside the teacher." if wanted.target == TEACHER else ".")
@@ -249,6 +260,18 @@ class _Search:
         if self.seeds == 1:
             notes.append("One seed: nothing is said of other seeds.")
         return tuple(notes)
+
+    def _reading(self, chosen: bool) -> str:
+        """How test was read, where validation chose."""
+        if before := len(self.seen.before):
+            every = {t.name for one in self.given for t in (*one.trials.values(), *one.whole.values())}
+            return (
+                f"Validation chose, but test had been read for {before} of these {len(every)} trials before "
+                "the search: who has seen those results may have set the search by them."
+            )
+        if not chosen:
+            return "Nothing was chosen, so test was not read."
+        return "Validation chose; test was read for what it chose alone, once."
 
 
 def _accuracy(outcomes: Sequence[str]) -> float:
