@@ -47,7 +47,7 @@ def main() -> None:
         if not folder.exists():
             seeds = range(-(-given.trials // (len(METHODS) * len(FRACTIONS) * len(STUDENTS))))
             write_study(folder, MadeUp(METHODS, FRACTIONS, STUDENTS, seeds, n=given.examples))
-        found: dict[str, Any] = {"trials": len(list(folder.glob("trials/*"))), "examples": given.examples}
+        found: dict[str, Any] = {"trials": len(list(folder.glob("trials/*/"))), "examples": given.examples}
         found |= make(folder) | show(folder / "report.html", given.openings)
     print(json.dumps(found, indent=2))
 

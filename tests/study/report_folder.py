@@ -92,6 +92,7 @@ def write_study(folder: Path, made: MadeUp) -> Path:
             continue
         write_run(place, made, (method,), fraction, size, seed)
         _json(place / "outcome.json", _outcome())
+    _json(folder / "trials" / "index.json", sorted(path.name for path in folder.glob("trials/*")))
     return folder
 
 

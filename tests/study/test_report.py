@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from report_folder import MadeUp, write_run, write_study
+from report_page import read, shown
 
-from stepdistill.errors import DataError, RunFolderError
+from stepdistill.errors import ConfigError, DataError, RunFolderError
 from stepdistill.study.gather import gather
 from stepdistill.study.report import evidence, write_report
-from stepdistill.study.report.clean import source_hash
+from stepdistill.study.report.clean import data_uri, source_hash
+from stepdistill.study.report.evidence import Picture
 from stepdistill.study.report.mistakes import find_mistakes
 from stepdistill.study.report.place import find_place
 from stepdistill.study.report.results import chosen
@@ -25,63 +26,21 @@ SHOWN = "</script><script>window.ran=1</script><!-- <img src=x onerror=window.ra
 HOSTILE = SHOWN + " \u2028\x1b[31m\x00 \ud800 &amp; {{7*7}}"
 FAILED = "finetune-25-820000-s0"
 TRACEBACK = 'Traceback (most recent call last):\n  File "x.py"\nMemoryError: <b>too big</b>'
-CELLS = ("td", "th", "dt", "dd", "p", "li")
-VOID = ("meta", "link", "img", "input", "br", "rect")
-
-
-@dataclass
-class Read(HTMLParser):
-    """A page taken apart as a browser would."""
-
-    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
-    inside: dict[str, list[str]] = field(default_factory=dict)
-    words: str = ""
-    open: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag in ("script", "style"):
-            self.inside.setdefault(tag, []).append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-        if tag in CELLS:
-            self.words += " "
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("script", "style"):
-            self.inside[self.open[-1]][-1] += data
-        else:
-            self.words += data
-
-
-def read(path: Path) -> Read:
-    found = Read()
-    found.feed(path.read_bytes().decode("utf-8"))
-    assert found.open == []
-    return found
-
-
-def shown(path: Path) -> str:
-    return " ".join(read(path).words.split())
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a study in which every text of others is hostile, and one trial has failed."""
     made = MadeUp(seeds=(0, 1), n=40, hostile=HOSTILE, failed={FAILED: TRACEBACK})
-    return write_report(write_study(tmp_path_factory.mktemp("hostile") / "out", made))
+    picture = Picture("one", SHOWN, SHOWN, SHOWN, data_uri("image/svg+xml", b"<svg/>"), 900, 300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence, "figures", lambda *_: ([picture], [("another", SHOWN)]))
+        return write_report(write_study(tmp_path_factory.mktemp("hostile") / "out", made))
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figures: drawing them takes seconds, and they have tests of their own."""
+    """No figures: drawing them takes seconds, and other tests do it."""
     monkeypatch.setattr(evidence, "figures", lambda *_: ([], []))
 
 
@@ -145,7 +104,6 @@ def test_the_verdict_the_simulation_and_what_is_wrong_are_said(hostile: Path) ->
     assert re.search(r"step-by-step is (ahead of|behind|not shown to differ from) teacher", words)
     assert "1 of 8 trials failed" in words
     assert "can show a difference of" in words
-    assert (hostile.parent / "figures" / "accuracy.png").exists()
 
 
 def test_nothing_of_this_machine_is_shown(hostile: Path) -> None:
@@ -245,34 +203,34 @@ def test_an_unfinished_study_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_trials_of_an_earlier_grid_are_no_part_of_the_report(tmp_path: Path) -> None:
+    made = MadeUp(seeds=(0, 1), n=20, failed={FAILED: TRACEBACK})
+    folder = write_study(tmp_path / "out", made)
+    old = "finetune-25-820000-s1"
+    (folder / "trials" / old / "outcome.json").unlink()
+    (folder / "trials" / old / "metrics.jsonl").write_text("damaged")
+    index = folder / "trials" / "index.json"
+    names = [name for name in json.loads(index.read_text()) if name not in (old, FAILED)]
+    index.write_text(json.dumps(names))
+    words = shown(write_report(folder))
+    assert "trials 6 " in words
+    assert old not in words
+    assert FAILED not in words
+    assert "Failures" not in words
+
+
+def test_a_damaged_study_file_is_an_error(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "out", MadeUp(seeds=(0,), n=20))
+    (folder / "study.yaml").write_text("method: [step-by-step\n")
+    with pytest.raises(ConfigError, match=r"study.yaml"):
+        write_report(folder)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_one_method_alone_is_no_comparison_but_a_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "out", MadeUp(n=20), ("label-first",))
     words = shown(write_report(folder))
     assert re.search("label-first is .* teacher", words)
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_certificate_is_shown_with_its_probes(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "out", MadeUp(seeds=(0,), n=20))
-    look = {"seeds": 2, "value": 0.012, "low": -0.003, "high": 0.03}
-    probe = {"fraction": 0.25, "n_train": 200, "decision": "reached", "looks": [look], "trials": ["t1", "t2"]}
-    student = {"student": "scratch-128x2", "verdict": "reached", "probes": [probe], "test": None}
-    found = {"sentences": ["step-by-step <reaches> it with 25 %."], "looks": 1, "students": [student]}
-    (folder / "minimum.json").write_text(json.dumps(found))
-    words = shown(write_report(folder))
-    assert "step-by-step <reaches> it with 25 %." in words
-    assert "25 % 200 reached t1; t2" in words
-    assert "+1.2 points" in words
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "out", MadeUp(seeds=(0,), n=20, task="svamp", teacher="recorded"))
-    with (folder / "study.yaml").open("a") as file:
-        file.write("published: figure4\n")
-    words = shown(write_report(folder))
-    assert "Published and ours: figure4" in words
-    assert "svamp, finetune: published" in words
 
 
 @pytest.mark.usefixtures("undrawn")

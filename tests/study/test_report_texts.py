@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepdistill.errors import DataError
@@ -29,6 +29,7 @@ def test_a_cleaned_text_has_utf8_and_no_control_characters_and_nothing_else_is_l
     assert all(c in letters for c in kept)
 
 
+@settings(max_examples=40)
 @given(
     st.recursive(ANY | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(ANY, inner))
 )
@@ -67,6 +68,7 @@ ROWS = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(ROWS, NAMES, st.sets(st.integers(0, 5)), st.booleans())
 def test_rows_are_found_by_the_beginnings_of_their_lines_as_by_reading_all(
     rows: list[dict[str, str]], name: str, places: set[int], other_order: bool

@@ -9,6 +9,7 @@ from stepdistill.errors import StepdistillError
 from stepdistill.evaluate.power import smallest_difference
 from stepdistill.study.folder import TEACHER
 from stepdistill.study.gather import SINGLE
+from stepdistill.study.report.clean import nowhere
 from stepdistill.study.report.place import Place
 from stepdistill.study.report.results import chosen
 from stepdistill.study.results import ResultRow
@@ -136,4 +137,4 @@ def _some(names: Sequence[str], most: int = 4) -> str:
 
 
 def _and(names: set[str]) -> str:
-    return ", ".join(sorted(names))
+    return nowhere(", ".join(sorted(names)))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from typing import Any
 
 _HIDDEN = {
@@ -14,6 +17,9 @@ _HIDDEN = {
 }
 _HIDDEN |= dict.fromkeys((0xFFFE, 0xFFFF))
 _SPELT = {code: chr(code).encode("unicode_escape").decode() for code in _HIDDEN if chr(code) not in "\n\t"}
+_SOURCE = re.compile(r'(?<=File ")[^"\n]+(?=")')
+_QUOTED = re.compile(r"""(?<=['"`])~?/[^'"`\n]*/(?=[^/'"`\n]+['"`])""")
+_ABSOLUTE = re.compile(r"""(?:(?<=://)|(?<![\w.…/~]))(?:~/|/(?=[^\s/]+/))[^\s'"`<>:;,()\[\]{}|]+""")
 
 
 def clean(text: str) -> str:
@@ -25,6 +31,34 @@ def clean(text: str) -> str:
     'a\\x1b[31m\nb\\ud800'
     """
     return text.translate(_SPELT)
+
+
+def nowhere(text: str, folders: Iterable[Path] = ()) -> str:
+    """A text whose absolute paths have lost their folders, so that it tells nothing of a machine.
+
+    Files of a traceback keep what follows from the package on. `folders` are known ones, which may have
+    blanks in their names.
+
+    >>> nowhere("/data/big/a.jsonl:3: no label; see https://a.org/b/c and either/or")
+    '…/a.jsonl:3: no label; see https://a.org/b/c and either/or'
+    >>> nowhere('File "/home/me/env/lib/site-packages/torch/nn/linear.py", line 3')
+    'File "torch/nn/linear.py", line 3'
+    """
+    text = _SOURCE.sub(_from_package, text)
+    for folder in sorted(map(str, folders), key=len, reverse=True):
+        if folder.count("/") > 1 or folder == str(Path.home()):
+            text = re.sub(rf"(?<!\w){re.escape(folder)}(?![\w.-])", "…", text)
+    text = _QUOTED.sub("…/", text)
+    return _ABSOLUTE.sub(lambda found: f"…/{PurePath(found[0]).name}", text)
+
+
+def _from_package(found: re.Match[str]) -> str:
+    path = found[0]
+    for folder in ("/site-packages/", "/dist-packages/"):
+        if folder in path:
+            return path.rpartition(folder)[2]
+    _, ours, inside = path.rpartition("/stepdistill/")
+    return f"stepdistill/{inside}" if ours else PurePath(path).name
 
 
 def finalize(value: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stepdistill.errors import DataError
 from stepdistill.files import read_text
-from stepdistill.study.comparisons import Comparison, adjust, compare_rows, verdict
+from stepdistill.study.comparisons import Comparison, adjust, compare_rows, points, verdict
 from stepdistill.study.folder import ORDER, TEACHER
 from stepdistill.study.paper.judged import Judged
 from stepdistill.study.report.clean import data_uri
@@ -20,6 +20,8 @@ from stepdistill.study.results import ResultRow
 
 FIGURES = "figures"
 """Folder of the figures, in that of the study."""
+_TOLD = ("task", "what", "published", "ours", "verdict")
+"""Columns of the published numbers that are shown even where all rows say the same."""
 _SIZES = {
     "width": re.compile(r'\swidth="([\d.]+)(pt|px|)"'),
     "height": re.compile(r'\sheight="([\d.]+)(pt|px|)"'),
@@ -131,7 +133,7 @@ def _comparisons(name: str, title: str, found: Sequence[Comparison]) -> Table:
         [
             words(one.task),
             *([words(one.first)] if is_mixed else []),
-            _points(one.difference.value),
+            Cell(points(one.difference.value), one.difference.value),
             _range(one.difference.low, one.difference.value, one.difference.high),
             share(one.fraction),
             words(student_name(one.student)),
@@ -144,7 +146,7 @@ def _comparisons(name: str, title: str, found: Sequence[Comparison]) -> Table:
         for one in found
     ]
     note = "The difference of accuracies on the same test examples; above 0, the first named is better. Two "
-    note += "methods are told apart where the interval leaves out 0 and the adjusted p is below 0.05."
+    note += "methods are told apart where the interval leaves out 0 and the adjusted p is at most 0.05."
     return Table(name, title, columns, body, note).short(
         ("difference, points", "95 % interval", "p", "p, Holm")
     )
@@ -179,23 +181,28 @@ def published(rows: Sequence[ResultRow], name: str) -> Table | None:
         Column("its 95 % interval", number=True, hint="what its number of test examples implies"),
         Column("ours", number=True),
         Column("our 95 % interval", number=True),
-        Column("in words"),
+        Column("seeds", number=True),
+        Column("data", number=True, hint="share of the training examples that ours were trained on"),
+        Column("n train", number=True),
+        Column("n test", number=True),
+        Column("verdict"),
+        Column("source"),
     ]
     body = [_judged(one) for one in judge(rows, name)]
     note = "In per cent, of differences in points, of shares the part of the data that is enough."
-    return Table("published", f"Published and ours: {name}", columns, body, note) if body else None
+    table = Table("published", f"Published and ours: {name}", columns, body, note)
+    return table.short(_TOLD) if body else None
 
 
 def _judged(one: Judged) -> list[Cell]:
     given, ours = one.published, one.ours
-    sign = "+" if one.kind == "difference" else ""
+    form = points if one.kind == "difference" else lambda part: f"{100 * part:.1f}"
 
     def ends(low: float | None, high: float | None) -> Cell:
-        known = low is not None and high is not None
-        return Cell(f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}" if known else "", low)  # type: ignore[operator]
+        return Cell("" if low is None or high is None else f"{form(low)} to {form(high)}", low)
 
     def value(given: float | None) -> Cell:
-        return Cell("" if given is None else f"{100 * given:{sign}.1f}", given)
+        return Cell("" if given is None else form(given), given)
 
     return [
         words(one.task),
@@ -204,16 +211,17 @@ def _judged(one: Judged) -> list[Cell]:
         ends(given.low, given.high),
         value(ours.value if ours else None),
         ends(ours.low, ours.high) if ours else words(None),
-        words(one.sentence),
+        number(ours.seeds if ours else None),
+        share(ours.fraction if ours else None),
+        number(ours.n_train if ours else None),
+        number(ours.n if ours else None),
+        words(one.verdict),
+        words(given.source),
     ]
 
 
-def _points(given: float) -> Cell:
-    return Cell(f"{100 * given:+.1f}", given)
-
-
 def _range(low: float, value: float, high: float) -> Cell:
-    return Cell(f"{100 * low:+.1f} to {100 * high:+.1f}", low, (low, value, high))
+    return Cell(f"{points(low)} to {points(high)}", low, (low, value, high))
 
 
 def _pixels(text: str) -> tuple[int, int]:

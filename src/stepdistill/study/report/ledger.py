@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepdistill.study.report.clean import nowhere
 from stepdistill.study.report.place import Place, Trial
 from stepdistill.study.report.table import Cell, Column, Table, number, percent, words
 
@@ -65,7 +66,7 @@ def _ledger(index: int, task: str, teacher: str, report: Mapping[str, Any]) -> L
         ),
     ]
     body = [row for split, part in parts.items() for row in _rows(split, part)]
-    table = Table(f"ledger-{index}", f"Read and unread, {task}", columns, body).short(
+    table = Table(f"ledger-{index}", f"Read and unread, {nowhere(task)}", columns, body).short(
         ("split", "was it read")
     )
     samples = [
@@ -81,7 +82,9 @@ def _sentence(task: str, teacher: str, parts: Mapping[str, Mapping[str, Any]]) -
     answers = sum(int(part.get("answers") or 0) for part in parts.values())
     read = sum(int(part.get("read") or 0) for part in parts.values())
     share = f" ({100 * read / answers:.1f} %)" if answers else ""
-    return f"{task}, teacher {teacher}: of {answers:,} answers {read:,}{share} could be read."
+    return (
+        f"{nowhere(task)}, teacher {nowhere(teacher)}: of {answers:,} answers {read:,}{share} could be read."
+    )
 
 
 def _rows(split: str, part: Mapping[str, Any]) -> Iterator[list[Cell]]:

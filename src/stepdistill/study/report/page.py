@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepdistill.errors import DataError, RunFolderError
 from stepdistill.files import write_text
@@ -14,26 +15,21 @@ from stepdistill.study.folder import TEACHER
 from stepdistill.study.gather import gather
 from stepdistill.study.report import evidence, results
 from stepdistill.study.report.cautions import cautions, simulated
-from stepdistill.study.report.clean import embed, finalize, source_hash
+from stepdistill.study.report.clean import embed, finalize, nowhere, source_hash
 from stepdistill.study.report.evidence import Picture
 from stepdistill.study.report.ledger import Ledger, ledgers
 from stepdistill.study.report.minimum import Minimum, read_minimum
 from stepdistill.study.report.mistakes import SHOWN, Group, find_mistakes
-from stepdistill.study.report.place import STUDY, Place, find_place
+from stepdistill.study.report.place import Place, Trial, find_place
 from stepdistill.study.report.settings import command, hashes, settings, versions
 from stepdistill.study.report.table import Table
 from stepdistill.study.results import ResultRow
+from stepdistill.study.whole import STUDY
+
+if TYPE_CHECKING:
+    import jinja2
 
 NAME = "report.html"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A trial that ended with an error."""
-
-    name: str
-    error: str
-    traceback: str
 
 
 @dataclass(frozen=True)
@@ -54,13 +50,14 @@ class Page:
     minimum: Minimum | None
     published: Table | None
     ledgers: Sequence[Ledger]
-    failures: Sequence[Failure]
+    failures: Sequence[Trial]
     groups: Sequence[Group]
     shown: int
     command: str
     settings: str
     settings_name: str
     hashes: Table
+    folders: Sequence[Path]
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -130,7 +127,8 @@ def collect(place: Place) -> Page:
         minimum=read_minimum(place),
         published=evidence.published(rows, study.published) if study and study.published else None,
         ledgers=ledgers(place),
-        failures=[_failure(trial.name, trial.outcome) for trial in place.failed],
+        failures=place.failed,
+        folders=place.folders,
         groups=find_mistakes(place, best),
         shown=SHOWN,
         command=command(place),
@@ -143,22 +141,11 @@ def collect(place: Place) -> Page:
 
 def render(page: Page) -> str:
     """The page as HTML; every text of it is shown as text, whatever stands in it."""
-    import jinja2
     from markupsafe import Markup
 
-    files = resources.files("stepdistill.study.report")
-    template, style, script = (
-        (files / name).read_text("utf-8") for name in ("template.html.jinja", "style.css", "script.js")
-    )
-    world = jinja2.Environment(
-        autoescape=True,
-        finalize=finalize,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
     safe = Markup
-    return world.from_string(template).render(
+    style, script = (_file(name) for name in ("style.css", "script.js"))
+    return _template().render(
         page=page,
         # Ours, and JSON without markup: escaped, they would be something else than what the hashes name.
         style=safe(style),
@@ -167,6 +154,25 @@ def render(page: Page) -> str:
         script_hash=source_hash(script),
         data=safe(embed([group.counts for group in page.groups])),
     )
+
+
+def _file(name: str) -> str:
+    return (resources.files("stepdistill.study.report") / name).read_text("utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    world = jinja2.Environment(
+        autoescape=True,
+        finalize=finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    world.globals["nowhere"] = nowhere
+    return world.from_string(_file("template.html.jinja"))
 
 
 def _tables(
@@ -193,16 +199,14 @@ def _absent(scores: results.Scores) -> list[str]:
     ]
 
 
-def _failure(name: str, outcome: Any) -> Failure:
-    return Failure(name, outcome.error or "", outcome.traceback or "")
-
-
 def _title(place: Place, rows: Sequence[ResultRow]) -> str:
     tasks = ", ".join(dict.fromkeys(row.task for row in rows))
     return (place.study.title if place.study else "") or tasks
 
 
 def _facts(place: Place, rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
+    from stepdistill.study.figures.accuracy import count
+
     tasks = list(dict.fromkeys(row.task for row in rows))
     students = [row for row in rows if row.name != TEACHER]
     tests = dict.fromkeys((row.task, row.n) for row in rows)
@@ -221,17 +225,13 @@ def _facts(place: Place, rows: Sequence[ResultRow]) -> list[tuple[str, str]]:
         )
     sizes = sorted({row.parameters for row in students if row.parameters})
     if sizes:
-        found.append(("student", " to ".join(dict.fromkeys(_size(size) for size in (sizes[0], sizes[-1])))))
+        found.append(("student", " to ".join(dict.fromkeys(count(size) for size in (sizes[0], sizes[-1])))))
     return found
-
-
-def _size(parameters: int) -> str:
-    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
 
 
 def _rows(place: Place) -> list[ResultRow]:
     try:
-        return gather(place.path)
+        rows = gather(place.path)
     except DataError:
         failed = place.failed
         if not failed or not failed[0].outcome:
@@ -240,3 +240,9 @@ def _rows(place: Place) -> list[ResultRow]:
             f"{place.path}: no trial has a result: {len(failed)} of {len(place.trials)} failed, the first "
             f"({failed[0].name}) with: {failed[0].outcome.error}"
         ) from None
+    shown: dict[str, str] = {}
+    for name in sorted({name for row in rows for name in (row.teacher, row.labels)}):
+        alike = [one for one in shown if nowhere(one) == nowhere(name)]
+        # Models of one name in two folders stay two.
+        shown[name] = nowhere(name) + (f" ({len(alike) + 1})" if alike else "")
+    return [replace(row, teacher=shown[row.teacher], labels=shown[row.labels]) for row in rows]

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stepdistill.config.study import StudyConfig, load_study
-from stepdistill.errors import DataError, RunFolderError, StepdistillError
+from stepdistill.errors import DataError, RunFolderError
 from stepdistill.files import iter_jsonl, read_text
 from stepdistill.study.folder import RunFolder
-from stepdistill.study.gather import SINGLE
-from stepdistill.study.trial import TrialOutcome, read_outcome
+from stepdistill.study.gather import INDEX, SINGLE
+from stepdistill.study.grid import TRIALS
+from stepdistill.study.trial import FILE, TrialOutcome, read_outcome
+from stepdistill.study.whole import STUDY
 
-STUDY = "study.yaml"
+Kind = TypeVar("Kind", dict[str, Any], list[str])
 _TEACHER = re.compile(r"(teacher|teachers\.\d+)\.(backend|model|completions)")
 
 
@@ -81,29 +83,45 @@ class Place:
     @property
     def is_study(self) -> bool:
         """Whether it is a study's and not a single run's."""
-        return (self.path / "trials").is_dir() or (self.path / STUDY).exists()
+        return (self.path / TRIALS).is_dir() or (self.path / STUDY).exists()
 
     @cached_property
     def trials(self) -> dict[str, Trial]:
-        """All trials by name, finished or not; of a run folder, itself under the name `.`."""
+        """Trials of the grid as it is now, by name, finished or not; of a run, itself under the name `.`.
+
+        Folders of trials of an earlier grid may lie beside them; they are no part of the study.
+
+        Raises:
+            DataError: the list of the trials is damaged.
+        """
         if not self.is_study:
             return {SINGLE: Trial(SINGLE, self.path)}
-        folders = sorted(path for path in self.path.glob("trials/*") if path.is_dir())
-        return {path.name: Trial(path.name, path) for path in folders if not path.name.startswith(".")}
+        home = self.path / TRIALS
+        if (home / INDEX).exists():
+            names = _read(home / INDEX, list)
+        else:
+            names = sorted(path.parent.name for path in home.glob(f"*/{FILE}"))
+        return {name: Trial(name, home / name) for name in names}
 
     @cached_property
     def study(self) -> StudyConfig | None:
-        """The study's file; None for a run, or where it cannot be read any more."""
+        """The study's file; None for a run, or where there is none.
+
+        Raises:
+            ConfigError: it is damaged: whom it compares is not guessed.
+        """
         path = self.path / STUDY
-        try:
-            return load_study(path) if path.exists() else None
-        except StepdistillError:
-            return None
+        return load_study(path) if path.exists() else None
 
     @property
     def failed(self) -> list[Trial]:
         """Trials that ended with an error."""
         return [trial for trial in self.trials.values() if trial.has_failed]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Folders of this machine that messages of the study may name."""
+        return [self.path, self.path.absolute(), self.path.resolve(), Path.cwd(), Path.home()]
 
     def object(self, name: str) -> dict[str, Any]:
         """A file of the folder that holds one JSON object; empty where there is no such file."""
@@ -144,10 +162,15 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it holds something else.
     """
+    return _read(path, dict)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind:
     try:
         found = json.loads(read_text(path))
     except ValueError as error:
-        raise DataError(f"{path}: malformed JSON ({error}); delete it and start the run again") from None
-    if not isinstance(found, Mapping):
-        raise DataError(f"{path}: a JSON object is expected; delete it and start the run again")
-    return dict(found)
+        raise DataError(f"{path}: malformed JSON ({error}); delete it and start again") from None
+    if not isinstance(found, kind):
+        what = "an object" if kind is dict else "a list"
+        raise DataError(f"{path}: {what} is expected as JSON; delete it and start again")
+    return found

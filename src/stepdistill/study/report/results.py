@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stepdistill.study.folder import ORDER
@@ -46,10 +46,17 @@ def all_results(rows: Sequence[ResultRow]) -> Table:
 
 
 def means(rows: Sequence[ResultRow]) -> Table:
-    """The mean over seeds of all that differ in nothing else, with the lowest and highest seed."""
+    """The mean over seeds of all that differ in nothing else, with the lowest and highest seed.
+
+    Rows of one seed in one cell differ in what is not among the axes: they are shown apart, by trial.
+    """
     groups: dict[tuple[Any, ...], list[ResultRow]] = defaultdict(list)
     for row in sorted(rows, key=_order):
         groups[axes(row)].append(row)
+    alike: list[list[ResultRow]] = []
+    for found in groups.values():
+        is_cell = len({row.seed for row in found}) == len(found)
+        alike += [found] if is_cell else [[row] for row in found]
     columns = [
         Column("task"),
         Column("method"),
@@ -63,10 +70,14 @@ def means(rows: Sequence[ResultRow]) -> Table:
         Column("data", number=True, students=True),
         Column("n train", number=True, students=True),
         Column("seeds", number=True),
+        Column("trial"),
     ]
-    body = [_mean(found) for found in groups.values()]
+    apart = {row.trial for found in groups.values() if found not in alike for row in found}
+    body = [_mean(found, apart) for found in alike]
     note = "The range over seeds is no interval: it says nothing of other test examples. Intervals of "
     note += "differences are in the comparisons."
+    if apart:
+        note += " Results of one seed that differ in what is no column here are shown apart, by trial."
     return Table("means", "Means over seeds", columns, body, note).short(("method", "mean accuracy"))
 
 
@@ -223,9 +234,10 @@ def _result(row: ResultRow) -> list[Cell]:
     ]
 
 
-def _mean(found: Sequence[ResultRow]) -> list[Cell]:
+def _mean(found: Sequence[ResultRow], apart: Collection[str]) -> list[Cell]:
     row, shares = found[0], [one.value for one in found]
     mean = sum(shares) / len(shares)
     spread = interval(min(shares), mean, max(shares)) if len(shares) > 1 else words(None)
     setting = _setting(row, percent(mean), spread)
-    return [*setting, share(row.fraction), number(row.n_train), number(len(found))]
+    trial = _trial(row) if row.trial in apart else words(None)
+    return [*setting, share(row.fraction), number(row.n_train), number(len(found)), trial]

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from stepdistill.study.report.clean import nowhere
 from stepdistill.study.report.place import Place
 from stepdistill.study.report.table import Column, Table, number, words
 from stepdistill.study.results import ResultRow
@@ -72,4 +73,4 @@ def _anywhere(value: Any) -> Any:
         return value
     if value.startswith(("/", "~")) and len(value) > 1 and "\n" not in value:
         return f"…/{PurePath(value).name}"
-    return _SECRET.sub(r"\1", value)
+    return nowhere(_SECRET.sub(r"\1", value))

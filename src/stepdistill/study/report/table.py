@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from stepdistill.study import comparisons
+
 Value = str | float | int | None
 
 
@@ -110,8 +112,8 @@ def p_value(p: float | None) -> Cell:
     """A cell of a p-value.
 
     >>> p_value(0.00001).text, p_value(0.0421).text
-    ('< 0.0001', '0.042')
+    ('< 0.001', '0.042')
     """
     if p is None:
         return Cell("", None)
-    return Cell("< 0.0001" if p < 1e-4 else f"{p:.2g}", p)
+    return Cell(comparisons.p_value(p).removeprefix("p ").removeprefix("= "), p)
