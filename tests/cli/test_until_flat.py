@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ data: {files: {train: train.jsonl, validation: validation.jsonl, test: test.json
 demonstrations:
   - {row: {text: "A box that is red."}, rationale: It is red., label: red}
 """
-SIZES = {"train": 32, "validation": 40, "test": 6}
+SIZES = {"train": 64, "validation": 40, "test": 4}
 RUN: dict[str, Any] = {
     "student": {
         "model": "scratch:",
@@ -85,9 +86,12 @@ def test_it_stops_where_the_curve_is_flat_and_nothing_is_paid_twice(world: World
     assert done.code == 0, done.error
     found = json.loads(done.out)
     assert found["method"] == "step-by-step"
-    assert [step["n"] for step in found["steps"]] == [4, 8, 16]
-    assert [step["gain"] is None for step in found["steps"]] == [True, True, False]
-    assert (found["stopped"], found["total"]) == (True, 32)
+    assert [step["n"] for step in found["steps"]] == [4, 8, 16, 32]
+    assert [step["gain"] is None for step in found["steps"]] == [True, True, False, False]
+    # The first estimate is too low as well, and alone ends nothing.
+    assert [step["stop"] for step in found["steps"]] == [False, False, False, True]
+    assert "ends nothing" in found["steps"][2]["why"]
+    assert (found["stopped"], found["total"]) == (True, 64)
     # Half is answered: the other half would have cost as much again.
     assert found["spent_usd"] == pytest.approx(found["rest_usd"])
     assert found["spent_usd"] > 0
@@ -95,7 +99,7 @@ def test_it_stops_where_the_curve_is_flat_and_nothing_is_paid_twice(world: World
     written = json.loads((world.out / "until_flat.json").read_text())
     assert {**written, "command": found["command"]} == found
     # Training examples alone were asked for, each once, and nothing was measured on test.
-    assert len(world.server.seen) == 16
+    assert len(world.server.seen) == 32
     assert set(world.server.seen.values()) == {1}
     assert not list(world.out.rglob("predictions.jsonl"))
 
@@ -103,8 +107,9 @@ def test_it_stops_where_the_curve_is_flat_and_nothing_is_paid_twice(world: World
     again = world.grow()
     assert again.code == 0
     assert world.server.counts["answered"] == before
-    assert "Flat: from 16 to 32 examples 0.0 points are expected, fewer than 2 points" in again.out
-    assert "16 of 32 are left without answers, which would have cost about $" in again.out
+    flat = r"Flat: from 32 to 64 examples [01]\.\d points are expected, fewer than 2 points"
+    assert re.search(flat, again.out), again.out
+    assert "32 of 64 are left without answers, which would have cost about $" in again.out
     assert found["command"] in again.out
 
     _, _, *flags = found["command"].split()[1:]
@@ -113,7 +118,7 @@ def test_it_stops_where_the_curve_is_flat_and_nothing_is_paid_twice(world: World
     assert world.server.counts["answered"] == before + SIZES["test"]
     assert set(world.server.seen.values()) == {1}
     rows = map(json.loads, (world.out / "annotations.jsonl").read_text().splitlines())
-    assert sum(row["split"] == "train" for row in rows) == 16
+    assert sum(row["split"] == "train" for row in rows) == 32
     late = world.grow("--set", "data.fraction=0.5")
     assert (late.code, late.error.count("\n")) == (2, 1)
 
@@ -127,7 +132,7 @@ def test_it_stops_where_the_curve_is_flat_and_nothing_is_paid_twice(world: World
         ({"methods": ["finetune"]}, 1, ["none of the methods (finetune)", "step-by-step or distill"]),
         ({"methods": ["finetune", "step-by-step+filler"]}, 1, ["none of the methods"]),
         ({"data": {"fraction": 0.5}}, 1, ["data.fraction", "leave the key out"]),
-        ({"data": {"limit": {"train": 7}}}, 1, ["7 training examples are too few"]),
+        ({"data": {"limit": {"train": 15}}}, 1, ["15 training examples are too few"]),
         ({"annotate": {"splits": ["test"]}}, 1, ["annotate.splits lacks train"]),
     ],
 )

@@ -25,7 +25,7 @@ UntilFlat = Annotated[
     typer.Option(
         "--until-flat",
         metavar="POINTS",
-        help="Annotate in growing parts; stop where the next is expected to gain fewer points of accuracy.",
+        help="Annotate in growing parts; stop where, twice in a row, the next is to gain fewer points.",
     ),
 ]
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stepdistill.config import RunConfig
 from stepdistill.errors import ConfigError, DataError, RunFolderError
@@ -15,22 +16,19 @@ from stepdistill.study.bill import cost_usd
 from stepdistill.study.grid import matters_teacher
 from stepdistill.study.job import Job
 
+if TYPE_CHECKING:
+    from stepdistill.evaluate.bootstrap import Interval
+
 UNTIL_FLAT = "until_flat.json"
 FOLDER = "flat"
 """Folder of the parts' runs, in the run's folder."""
 FIRST = 100
-"""Examples of the first part, where an eighth of all is more."""
-PARTS = 4
+"""Examples of the first part, where a sixteenth of all is more."""
+PARTS = 5
+"""The fewest parts: one more than a stop needs, so that there is something to save."""
+IN_A_ROW = 2
+"""Decisions against the next part that end annotation; one alone is chance too often."""
 _CONTROLS = ("shuffled", "filler")
-
-
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """Expected gain in accuracy from one part to the next, as a share, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,8 @@ class Step:
         accuracy, low, high: on validation, with the 95 % Wilson interval, as shares.
         cost_usd: of the answers on all n examples; None where unknown.
         next_n: size of the next part; after the last one, twice its size.
-        gain: expected of it; None before there are three points, or while nothing is learned yet.
+        gain: expected of it, as a share; None before there are three points, or while nothing is learned.
+        stop: this gain and the one before it are both too little.
         why: the decision, in words.
     """
 
@@ -53,7 +52,7 @@ class Step:
     high: float
     cost_usd: float | None
     next_n: int
-    gain: Gain | None
+    gain: Interval | None
     stop: bool
     why: str
 
@@ -80,15 +79,15 @@ class Flat:
 
     @property
     def stopped(self) -> bool:
-        """Whether the curve is flat enough; otherwise there was no part left, or work is still going on."""
+        """Whether the curve is flat, seen twice; otherwise no part was left, or work is still going on."""
         return self.steps[-1].stop
 
 
 def sizes(total: int) -> list[int]:
-    """Numbers of examples of the parts: doubled from 100, or from an eighth where that is less.
+    """Numbers of examples of the parts: doubled from 100, or from a sixteenth where that is less.
 
-    >>> sizes(1500), sizes(24)
-    ([100, 200, 400, 800, 1500], [3, 6, 12, 24])
+    >>> sizes(1700), sizes(48)
+    ([100, 200, 400, 800, 1600, 1700], [3, 6, 12, 24, 48])
     """
     first = min(FIRST, max(1, total // 2 ** (PARTS - 1)))
     found = [first]
@@ -108,15 +107,17 @@ def share(n: int, total: int) -> float:
     return next((f for f in short if 0 < f <= 1 and round(f * total) == n), exact)
 
 
-def judge(outcomes: Mapping[int, str], next_n: int, wanted: float, floor: float) -> tuple[Gain | None, str]:
-    """Whether the next part is worth its price, and why in words; None where that cannot be said yet.
+def judge(
+    outcomes: Mapping[int, str], next_n: int, wanted: float, floor: float
+) -> tuple[Interval | None, str]:
+    """What the next part is expected to gain, and in words whether that is enough; None: not known yet.
 
-    It is not where the power law through the points (`evaluate.learning.fit`) expects less than `wanted` of
-    it. The estimate itself decides, and not the upper end of its interval: one seed on a few hundred
-    examples leaves several points open on both sides, so that end would have everything annotated. It
-    errs to both sides alike, and the interval is shown. Two things keep it from stopping by accident:
-    it needs three points, and the last student must be better than `floor` beyond chance: one that has
-    not begun to learn gives a flat curve, too.
+    The power law through the points (`evaluate.learning.fit`) says it. The estimate itself decides, and not
+    the upper end of its interval: one seed on a few hundred examples leaves several points open on both
+    sides, so that end would have everything annotated. The estimate leans towards too little, as no fitted
+    curve falls and none ends above 1: one of them alone ends nothing (`stops`). It needs three points, and
+    the last student must be better than `floor` beyond chance: one that has not begun to learn gives a flat
+    curve, too.
 
     Args:
         outcomes: number of examples -> outcomes on validation, the same examples each time.
@@ -134,11 +135,23 @@ def judge(outcomes: Mapping[int, str], next_n: int, wanted: float, floor: float)
         return None, f"not above {100 * floor:.1f} %, the most frequent label: nothing is learned yet"
     found = fit({n: [text] for n, text in outcomes.items()}).gain(max(outcomes), next_n)
     below = "below" if found.value < wanted else "not below"
-    return Gain(found.value, found.low, found.high), f"expected gain {below} {100 * wanted:g} points"
+    return found, f"expected gain {below} {100 * wanted:g} points"
+
+
+def stops(gains: Sequence[Interval | None], wanted: float) -> bool:
+    """Whether annotation ends: the last two parts were each expected to gain less than `wanted`.
+
+    >>> from stepdistill.evaluate.bootstrap import Interval
+    >>> little = Interval(0.001, 0.0, 0.03)
+    >>> stops([None, None, little], 0.005), stops([None, None, little, little], 0.005)
+    (False, True)
+    """
+    last = gains[-IN_A_ROW:]
+    return len(last) == IN_A_ROW and all(gain is not None and gain.value < wanted for gain in last)
 
 
 def annotate_until_flat(job: Job, wanted: float) -> Iterator[Flat]:
-    """Annotate part after part, train on each, and stop where the next is expected to gain too little.
+    """Annotate part after part, train on each; stop where the next ones are expected to gain too little.
 
     Parts nest (`data.fraction`); their answers go to the run's ledger, so that no later run pays them
     again. Only training examples are annotated, only validation is measured. Each part's run stays in
@@ -165,7 +178,9 @@ def annotate_until_flat(job: Job, wanted: float) -> Iterator[Flat]:
         measured, cost = _measure(job, arm, n, share(n, total))
         outcomes[n] = measured
         next_n = parts[place + 1] if place + 1 < len(parts) else 2 * n
-        steps.append(_step(outcomes, share(n, total), cost, (next_n, wanted, floor)))
+        steps.append(
+            _step(outcomes, [step.gain for step in steps], cost, (share(n, total), next_n, wanted, floor))
+        )
         flat = _flat(arm.name, wanted, total, steps, outcomes)
         write_json(job.folder.path / UNTIL_FLAT, {**asdict(flat), "stopped": flat.stopped})
         yield flat
@@ -229,15 +244,20 @@ def _part(job: Job, arm: Arm, n: int, fraction: float) -> RunConfig:
 
 
 def _step(
-    outcomes: Mapping[int, str], fraction: float, cost: float | None, given: tuple[int, float, float]
+    outcomes: Mapping[int, str],
+    before: Sequence[Interval | None],
+    cost: float | None,
+    given: tuple[float, int, float, float],
 ) -> Step:
     from stepdistill.evaluate.statistics import wilson
 
-    n, (next_n, wanted, floor) = max(outcomes), given
+    n, (fraction, next_n, wanted, floor) = max(outcomes), given
     right, of = outcomes[n].count("1"), len(outcomes[n])
     low, high = wilson(right, of)
     gain, why = judge(outcomes, next_n, wanted, floor)
-    stop = gain is not None and gain.value < wanted
+    stop = stops([*before, gain], wanted)
+    if gain is not None and gain.value < wanted:
+        why += ", twice in a row" if stop else "; one such estimate ends nothing"
     return Step(n, fraction, right / of, low, high, cost, next_n, gain, stop, why)
 
 
