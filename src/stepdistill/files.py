@@ -164,13 +164,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: there is no such file, or it is damaged.
     """
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: malformed JSON ({error}); delete it and start again") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: a JSON object is expected, not {brief(found)}; delete it and start again")
-    return found
+    return parse_object(read_text(path), f"{path}: delete it and start again")
 
 
 def parse_object(line: str, place: str) -> dict[str, Any]:
@@ -238,11 +232,7 @@ def publish(draft: Path, final: Path) -> None:
     with writing(final):
         for path in draft.rglob("*"):
             if path.is_file():
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                sync_folder(path)
         if final.exists():
             shutil.rmtree(final)
         os.rename(draft, final)
@@ -303,9 +293,9 @@ def _wrong_byte(path: Path) -> int:
     return place
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names of a folder's files reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_folder(path: Path) -> None:
+    """Have the names of a folder's files, or the bytes of a file, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
