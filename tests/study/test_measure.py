@@ -228,6 +228,9 @@ def test_the_same_configuration_in_another_folder_is_refused_and_another_one_is_
     other = copied(home, out=str(home / "other"), methods=("finetune",))
     with pytest.raises(RunFolderError, match=f"already, in {home}/out;"):
         other.check_test()
+    with pytest.raises(RunFolderError, match=f"already, in {home}/out;"):
+        other.open(test=True)
+    assert not (home / "other" / "run.json").exists()
     copied(home, out=str(home / "other"), methods=("finetune",), seed=1).check_test()
     copied(home, out=str(home / "other"), methods=("distill",)).check_test()
     copied(home, reopen=True, out=str(home / "other"), methods=("finetune",)).check_test()

@@ -12,7 +12,7 @@ from studies import RUN, small_study
 
 from stepdistill.config import StudentConfig
 from stepdistill.files import write_json
-from stepdistill.study import estimate
+from stepdistill.study import estimate, slots
 from stepdistill.study.estimate import Clock, Memory, parameters, work
 from stepdistill.study.grid import Trial, trials
 from stepdistill.study.plan import plan
@@ -87,7 +87,8 @@ def test_time_goes_by_finished_trials_in_proportion_to_their_work(tmp_path: Path
     found = trials(study)
     amounts = work(found)
     end(found[0], seconds=100.0)
-    expected = [100 * amounts[trial.name] / amounts[found[0].name] for trial in found[1:]]
+    fixed = estimate.FIXED_SECONDS
+    expected = [fixed + (100 - fixed) * amounts[trial.name] / amounts[found[0].name] for trial in found[1:]]
     alone, both = plan(study, found, 1), plan(study, found, 2)
     assert alone.measured
     assert alone.seconds == pytest.approx(sum(expected))
@@ -95,6 +96,31 @@ def test_time_goes_by_finished_trials_in_proportion_to_their_work(tmp_path: Path
     for trial in found[1:]:
         end(trial)
     assert plan(study, found, 1).seconds == 0
+
+
+def test_a_finished_student_says_nothing_of_another(tmp_path: Path) -> None:
+    large = {"model": "scratch:", "scratch": {"d_model": 512, "layers": 8}}
+    study = small_study(tmp_path / "study", students=[RUN["student"], large], seeds=[0, 1])
+    found = trials(study)
+    before = Clock(work(found))
+    (mine,) = [trial for trial in found if trial.config.seed == 0 and trial.axes["student"] == "scratch-16x1"]
+    (other,) = [trial for trial in found if trial.config.seed == 0 and trial is not mine]
+    end(mine, seconds=1000.0)
+    clock = Clock(work(found))
+    clock.learn(mine)
+    assert clock.expect(other) is None
+    assert clock.expect(other, speed=1e9) == before.expect(other, speed=1e9)
+    assert clock.expect(mine, speed=1e9) == pytest.approx(1000.0)
+    assert not plan(study, found, 1).measured
+
+
+@pytest.mark.parametrize("given", ["", "2,1", "0"])
+def test_any_number_of_threads_in_the_environment_is_borne(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(slots, "GPUS", ())
+    assert estimate.machine_speed(1)
 
 
 def test_work_grows_with_data_epochs_and_rationales(tmp_path: Path) -> None:
@@ -114,7 +140,7 @@ def test_the_first_guess_is_marked_and_none_is_made_where_there_is_a_gpu(
     found = plan(study, trials(study), 1)
     assert not found.measured
     assert found.seconds
-    monkeypatch.setattr(estimate, "_GPUS", ("/",))
+    monkeypatch.setattr(slots, "GPUS", ("/",))
     assert plan(study, trials(study), 1).seconds is None
 
 

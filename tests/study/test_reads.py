@@ -45,6 +45,21 @@ def test_only_the_same_arm_configuration_and_data_are_refused(reads: Reads) -> N
         reads.refuse(replace(ONE, folder="elsewhere"))
 
 
+def test_other_files_make_another_experiment_and_lines_without_them_count_for_all(reads: Reads) -> None:
+    first = replace(ONE, sources="files")
+    reads.add(first)
+    reads.refuse(replace(ONE, sources="others"))
+    for read in (first, ONE):
+        with pytest.raises(RunFolderError, match="has been read"):
+            reads.refuse(read)
+    line = reads.path.read_text().replace(', "sources": "files"', "")
+    assert "sources" not in line
+    reads.path.write_text(line)
+    assert reads.all() == [ONE]
+    with pytest.raises(RunFolderError, match="has been read"):
+        reads.refuse(replace(ONE, sources="others"))
+
+
 @pytest.mark.parametrize("cut", [1, 5, 60])
 @pytest.mark.parametrize("whole", [0, 1, 80])
 def test_half_a_line_is_no_line_and_the_next_one_mends_it(reads: Reads, cut: int, whole: int) -> None:

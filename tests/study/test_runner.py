@@ -11,9 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -25,8 +25,9 @@ from stepdistill.study import runner
 from stepdistill.study.estimate import Memory
 from stepdistill.study.grid import trials
 from stepdistill.study.runner import Manner, run_trials
-from stepdistill.study.slots import cores_of_slots, open_slots, threads_of
+from stepdistill.study.slots import Slot, cores_of_slots, open_slots, threads_of
 from stepdistill.study.trial import TrialOutcome, is_done, read_outcome, run_trial, write_trial
+from stepdistill.study.whole import check_study, open_study, run_study
 
 COMMAND = [sys.executable, "-m", "stepdistill", "study"]
 
@@ -97,18 +98,17 @@ def working_on(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
-    """A study that has ended: two seeds of two methods, undisturbed."""
+    """A study that has ended: two methods, undisturbed, in the order of their trials."""
     study = small_study(
         tmp_path_factory.mktemp("undisturbed") / "study",
-        {"train": {"epochs": 2, "batch_size": 4, "threads": 1, "save_every": 2}},
+        {"train": {"steps": 6, "batch_size": 4, "threads": 1, "save_every": 2}},
         methods=["finetune", "step-by-step"],
-        fractions=[0.5, 1.0],
+        fractions=[0.5],
     )
-    file = write_study(Path(study.out).parent / "study.yaml", study)
-    done = subprocess.run([*COMMAND, str(file), "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["trials"], told["failed"], len(told["accuracy"])) == (4, [], 5)
+    found = check_study(study)
+    open_study(study, found)
+    done = run_study(study, found, Manner())
+    assert (len(done.trials), done.failures, len(done.rows)) == (2, [], 3)
     return study
 
 
@@ -128,7 +128,7 @@ def test_a_trial_of_a_study_is_what_the_trial_command_makes(finished: StudyConfi
     (alone,) = [
         trial
         for trial in trials(finished.model_copy(update={"out": str(tmp_path)}))
-        if trial.arm == "step-by-step" and trial.axes["fraction"] == 0.5
+        if trial.arm == "step-by-step"
     ]
     write_trial(alone)
     run_trial(alone.folder)
@@ -147,7 +147,7 @@ def test_killed_at_any_moment_and_started_again_a_study_ends_the_same(
     for _ in range(30):
         process = children(file, "--jobs", "2")
         try:
-            _, error = process.communicate(timeout=chance.uniform(3, 14) if kills < 3 else None)
+            _, error = process.communicate(timeout=chance.uniform(3, 9) if kills < 2 else None)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -238,6 +238,40 @@ def test_what_another_process_works_on_is_waited_for_and_not_run_twice(
     assert shown[:3] == ["0 of 1, 0 running, 1 elsewhere"] * 3
     assert shown[-1] == "1 of 1, "
     assert not (trial.folder / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "again"), [({}, True), ({"pid": 1}, False), ({"pid": 1, "code": 143}, True)]
+)
+def test_a_trial_that_was_not_begun_or_was_ended_in_order_is_put_back_not_for_ever(
+    tmp_path: Path, told: dict[str, int], again: bool
+) -> None:
+    (trial,) = trials(small_study(tmp_path / "study"))
+    write_trial(trial)
+    shop = runner._Shop(Manner(), [trial], [trial])
+    for _ in range(runner._AGAIN):
+        shop._waiting.clear()
+        shop._judge(trial, told.get("code", 1), Slot([0], pid=told.get("pid", 0)))
+        assert (list(shop._waiting), list(shop.failures)) == (([trial], []) if again else ([], [trial.name]))
+    shop._judge(trial, told.get("code", 1), Slot([0], pid=told.get("pid", 0)))
+    assert list(shop.failures) == [trial.name]
+
+
+def test_a_second_interruption_while_the_first_is_passed_on_leaves_nothing_running() -> None:
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    sleeper.send_signal = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), open_slots(1) as slots:
+        slots[0] = replace(slots[0], process=sleeper, trial=cast(Any, "a trial"))
+    assert sleeper.poll() == -signal.SIGKILL
 
 
 def test_each_slot_has_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

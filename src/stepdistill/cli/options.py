@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,8 +43,10 @@ def speaks() -> bool:
 
 
 @contextlib.contextmanager
-def opened(file: Path, overrides: list[str] | None, quiet: bool, reopen: bool = False) -> Iterator[Run]:
-    """The run of a file, checked, its folder held, with progress bars; `reopen`: see `Run`."""
+def opened(
+    file: Path, overrides: list[str] | None, quiet: bool, reopen: bool = False, test: bool = False
+) -> Iterator[Run]:
+    """The run of a file, checked, its folder held, with progress bars; `reopen`, `test`: see `Run`."""
     from stepdistill.cli.progress import bars
     from stepdistill.config import load_run
 
@@ -53,7 +56,7 @@ def opened(file: Path, overrides: list[str] | None, quiet: bool, reopen: bool = 
         from stepdistill.study.run import Run
 
         run = Run(config, watch, reopen=reopen)
-        with _held(run):
+        with _held(run, partial(run.open, test=test)):
             yield run
 
 
@@ -67,7 +70,7 @@ def opened_job(file: Path, overrides: list[str] | None, quiet: bool, anew: bool 
     config = load_run(file, overrides or [])
     with bars(quiet) as watch:
         job = Job(config, watch)
-        with _held(job, anew):
+        with _held(job, partial(job.open, anew)):
             yield job
 
 
@@ -83,12 +86,12 @@ def looked_at(file: Path, overrides: list[str] | None) -> Job:
 
 
 @contextlib.contextmanager
-def _held(job: Job, anew: bool = False) -> Iterator[None]:
+def _held(job: Job, take: Callable[[], None]) -> Iterator[None]:
     from stepdistill.files import lock
 
     _ = job.methods
     with lock(job.folder.path) if speaks() else contextlib.nullcontext():
-        job.open(anew)
+        take()
         try:
             yield
         except StepdistillError:

@@ -14,8 +14,7 @@ def run(
 
     Started again after an interruption, it goes on where it was.
     """
-    with opened(file, set_, quiet or json, reopen_test) as work:
-        work.check_test()
+    with opened(file, set_, quiet or json, reopen_test, test=True) as work:
         outcome = work.annotate()
         if outcome.tally.attempts:
             from stepdistill.cli.teaching import asked_lines

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from statistics import fmean
 
 from stepdistill.config import RunConfig, StudentConfig
 from stepdistill.student.methods import find_arm
+from stepdistill.study import slots
 from stepdistill.study.folder import RunFolder
 from stepdistill.study.grid import SCRATCH, Trial
 from stepdistill.study.trial import read_outcome
@@ -31,7 +33,6 @@ _SHARE = 0.4
 _NAMED = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([MB])(?![A-Za-z0-9])", re.IGNORECASE)
 _UNKNOWN = 100_000_000
 _T5 = {"small": 77e6, "base": 248e6, "large": 783e6, "xl": 2.85e9, "xxl": 11.1e9}
-_GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
 
 def parameters(student: StudentConfig) -> int | None:
@@ -131,26 +132,37 @@ def _tokens(config: RunConfig, sizes: _Sizes) -> float:
 
 @dataclass
 class Clock:
-    """Expects seconds of trials by their work: at the speed of finished ones, else at that of this machine.
+    """Expects seconds of trials by their work.
 
-    `work` is what `work` gives of all trials.
+    The speed is that of finished ones of the same student, else that of this machine: what slows a small
+    student down, as reading and writing, says nothing of a large one.
+
+    Args:
+        work: what `work` gives of all trials.
+        seconds: of finished trials, without what all take, by student and name.
     """
 
     work: Mapping[str, float]
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
 
     def learn(self, trial: Trial) -> None:
         """Take note of a finished trial: its training over all sessions, and the rest."""
         outcome, folder = read_outcome(trial.folder), RunFolder(trial.folder)
         cost = folder.cost(trial.arm)
         own = (cost["train_seconds"] or 0) + (cost["predict_seconds"] or 0) + FIXED_SECONDS
-        self.seconds[trial.name] = max(own, outcome.seconds if outcome else 0)
+        whole = max(own, outcome.seconds if outcome else 0)
+        self.seconds[trial.axes["student"]][trial.name] = max(0.0, whole - FIXED_SECONDS)
+
+    def knows(self, trial: Trial) -> bool:
+        """Whether one of the same student has finished."""
+        return trial.axes["student"] in self.seconds
 
     def expect(self, trial: Trial, speed: float | None = None) -> float | None:
-        """Seconds, or None where nothing is known: nothing has finished and no speed is given."""
-        if self.seconds:
-            done = sum(self.work[name] for name in self.seconds)
-            return self.work[trial.name] * sum(self.seconds.values()) / done
+        """Seconds; None where nothing is known: none of the student has finished and no speed is given."""
+        if self.knows(trial):
+            known = self.seconds[trial.axes["student"]]
+            done = sum(self.work[name] for name in known)
+            return self.work[trial.name] * sum(known.values()) / done + FIXED_SECONDS
         return self.work[trial.name] / speed + FIXED_SECONDS if speed else None
 
     def left(
@@ -168,7 +180,7 @@ class Clock:
 
 def machine_speed(threads: int) -> float | None:
     """Operations a second of training on this machine's CPU, measured in a moment; None with a GPU."""
-    if any(os.path.exists(path) for path in _GPUS):
+    if any(os.path.exists(path) for path in slots.GPUS):
         return None
     import numpy as np
 
@@ -178,5 +190,5 @@ def machine_speed(threads: int) -> float | None:
     while (passed := time.perf_counter() - start) < 0.1:
         square @ square
         rounds += 1
-    used = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+    used = slots.given_threads() or os.cpu_count() or 1
     return _SHARE * 2 * 512**3 * rounds / passed / used * threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stepdistill.errors import RunFolderError
 from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
 from stepdistill.evaluate.scorecards import score
-from stepdistill.files import digest_file
+from stepdistill.files import digest, digest_file
 from stepdistill.records import Predictor, RunRecord, Scorecard, Watcher
 from stepdistill.student.machine import versions
 from stepdistill.student.methods import Arm
@@ -144,14 +145,19 @@ class Evaluation:
     def _here(self) -> str:
         return self.folder.path.resolve().name
 
+    @cached_property
+    def _sources(self) -> str:
+        return digest(self.run.task.spec.model_dump_json(), json.dumps(self.run.sources, sort_keys=True))
+
     def _read(self, arm: Arm, reopened: bool = False) -> Read:
-        config = self.run.config.digest()
-        return Read(self.run.task.spec.name, config, arm.name, self._data, self._here, reopened)
+        name, config = self.run.task.spec.name, self.run.config.digest()
+        return Read(name, config, arm.name, self._data, self._here, reopened, self._sources)
 
     def _recorded(self, record: RunRecord) -> list[Read]:
         """The readings that a record tells of; the teacher's answers were there before it was measured."""
         times = range(0 if record.name == TEACHER else record.reopened + 1)
-        return [Read(record.task, record.config, record.name, record.data, self._here, n > 0) for n in times]
+        read = Read(record.task, record.config, record.name, record.data, self._here, sources=self._sources)
+        return [replace(read, reopened=n > 0) for n in times]
 
     def _teacher_facts(self) -> dict[str, Any]:
         keys = ("student", "parameters", "n_train", "n_left_out", "validation", "loss", "precision")

@@ -41,6 +41,11 @@ class RunFolder:
     path: Path
 
     @property
+    def mark(self) -> Path:
+        """What the folder's run is of: its identity, and hashes of what it reads."""
+        return self.path / "run.json"
+
+    @property
     def annotations(self) -> Path:
         """What was read of the teacher's answers, with their words."""
         return self.path / "annotations.jsonl"
@@ -126,7 +131,7 @@ class RunFolder:
             "(task file)": digest(task.model_dump_json()),
             **{f"({name})": found for name, found in sources.items()},
         }
-        mark = self.path / "run.json"
+        mark = self.mark
         if mark.exists():
             for torn in self.path.glob(".*.tmp"):
                 torn.unlink()

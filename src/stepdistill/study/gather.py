@@ -124,7 +124,7 @@ def _rows(path: Path, trial: str) -> list[tuple[ResultRow, _Mark]]:
             f"again with `stepdistill {'run FILE' if trial == SINGLE else f'trial {path}'}`: nothing is "
             "trained anew"
         )
-    mark = _Mark(read_object(path / "run.json"))
+    mark = _Mark(read_object(folder.mark))
     outcome = read_outcome(path)
     shared = {"trial": trial, "teacher": mark.teacher, "test": _digest(folder.test)}
     rows = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +10,12 @@ from typing import Any
 
 from stepdistill import weights
 from stepdistill.config import RunConfig
-from stepdistill.errors import ConfigError, DataError, RunFolderError
-from stepdistill.files import read_text
+from stepdistill.errors import ConfigError, DataError, RunFolderError, StudentError
+from stepdistill.files import read_object
 from stepdistill.records import Watcher
 from stepdistill.student.methods import Arm, find_arm
 from stepdistill.study.folder import RunFolder
+from stepdistill.task.columns import read_columns
 from stepdistill.task.load import Task, load_task, stream_examples
 from stepdistill.task.schema import Split
 from stepdistill.task.stream import Examples, digest_examples
@@ -23,6 +23,7 @@ from stepdistill.teacher.annotate import Asked, Files, Outcome, annotate
 from stepdistill.teacher.annotations import Annotations, count, read_annotations
 from stepdistill.teacher.protocol import Tally
 from stepdistill.teacher.ready import completion_digests
+from stepdistill.weights import PACKAGE
 
 LEDGER = "ledger.sqlite"
 
@@ -96,6 +97,39 @@ class Job:
         if not self.asked.total:
             raise DataError(f"{self.task.spec.name}: no example in {', '.join(self.config.annotate.splits)}")
 
+    def check_run(self) -> None:
+        """As `check`; a run needs examples to train on and gold labels to measure by, too.
+
+        Raises:
+            StepdistillError: of any kind.
+        """
+        self._check_splits()
+        names, test = self.config.evaluate.slices, self.streams["test"]
+        read_columns(self.task, self.config.data, "test", names, [example.id for example in test])
+        model = self.config.student.model
+        local = model.startswith((".", "/", "~")) or (
+            model.endswith(".gguf") and not model.startswith(PACKAGE)
+        )
+        if local and not Path(model).expanduser().exists():
+            raise StudentError(
+                f"student.model: {model}: no such file or folder; give `scratch:`, a hub id, or a path"
+            )
+        Job.check(self)
+
+    def _check_splits(self) -> None:
+        for split in ("train", "test"):
+            if not self.streams.get(split):
+                raise DataError(
+                    f"{self.task.spec.name}: no '{split}' examples; a run trains on 'train' and "
+                    "measures on 'test'"
+                )
+        for split, examples in self.streams.items():
+            if split != "train" and examples and all(example.label is None for example in examples):
+                raise DataError(
+                    f"{self.task.spec.name}: no '{split}' example has a gold label to measure by; name "
+                    "their column as `answer.column` in the task file"
+                )
+
     def _check_sources(self) -> None:
         for arm in self.methods:
             if arm.source == "human" and not self.task.spec.answer.rationale:
@@ -113,6 +147,16 @@ class Job:
                     f"lacks {', '.join(missing)}; add it, or give train.test_rationales: student"
                 )
 
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Hashes of what is read (data, completions, weights) by name."""
+        found = {"data": digest_examples(self.streams)}
+        for number, teacher in enumerate(self.config.asked):
+            mark = f" of teacher {number}" if number else ""
+            digests = completion_digests(self.task, self.config.data, teacher)
+            found |= {f"{name}{mark}": value for name, value in digests.items()}
+        return found | weights.digests(self.config.student.model, "student.model")
+
     def open(self, anew: bool = False) -> None:
         """Check everything that can be checked before any work, and take the folder.
 
@@ -123,13 +167,7 @@ class Job:
             StepdistillError: of any kind; no file of the run has been written then.
         """
         self.check()
-        sources = {"data": digest_examples(self.streams)}
-        for number, teacher in enumerate(self.config.asked):
-            mark = f" of teacher {number}" if number else ""
-            found = completion_digests(self.task, self.config.data, teacher)
-            sources |= {f"{name}{mark}": value for name, value in found.items()}
-        sources |= weights.digests(self.config.student.model, "student.model")
-        self.folder.claim(self.config, self.task.spec, sources, anew)
+        self.folder.claim(self.config, self.task.spec, self.sources, anew)
 
     def annotate(self, ask: bool = True) -> Outcome:
         """Stage 2: the teacher's answers, read, in `annotations.jsonl`.
@@ -159,7 +197,4 @@ class Job:
         path = self.folder.parse_report
         if not path.exists():
             return count(self.annotations, self.streams)
-        try:
-            return dict(json.loads(read_text(path)))
-        except ValueError as error:
-            raise DataError(f"{path}: malformed JSON ({error}); delete it and start again") from None
+        return read_object(path)

@@ -53,7 +53,8 @@ class Plan:
     Attributes:
         cells: the trials, in their order.
         seconds: until all is done; None where nobody can say.
-        measured: whether `seconds` goes by finished trials; else it is right within a factor of 3 or so.
+        measured: whether `seconds` goes by finished trials of the same students; else it is right within a
+            factor of 3 or so.
         disk_bytes: weights of the students, and of the checkpoints of those in training.
     """
 
@@ -88,10 +89,11 @@ def plan(study: StudyConfig, trials: Sequence[Trial], jobs: int) -> Plan:
     for trial in finished:
         clock.learn(trial)
     threads = [trial.config.train.threads or threads_of(cores_of_slots(jobs)[0]) for trial in left]
-    speed = machine_speed(min(threads, default=1)) if left and not finished else None
+    measured = all(map(clock.knows, left))
+    speed = None if measured else machine_speed(min(threads, default=1))
     seconds = clock.left(left, jobs, {}, speed)
     money = tuple(one for part in _parts(left) for one in _money(part))
-    return Plan(_cells(trials), jobs, seconds, bool(finished), money, _disk(study, left, jobs))
+    return Plan(_cells(trials), jobs, seconds, measured, money, _disk(study, left, jobs))
 
 
 def _cells(trials: Sequence[Trial]) -> tuple[Cell, ...]:

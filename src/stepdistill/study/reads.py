@@ -22,7 +22,8 @@ class Read:
     """One reading of test: by which arm of which configuration, on which data, in which folder.
 
     `config` and `data` are the hashes of a `RunRecord`; `reopened` says that test had been read for them
-    before.
+    before. `sources` is the hash of what lies in files besides: task file, recorded completions, weights;
+    empty in lines of earlier versions, which knew of none.
     """
 
     task: str
@@ -31,14 +32,18 @@ class Read:
     data: str
     folder: str
     reopened: bool = False
+    sources: str = ""
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What is measured once."""
-        return self.config, self.arm, self.data
+    def is_of(self, other: Read) -> bool:
+        """Whether both read test for the same experiment, which is measured once."""
+        if (self.config, self.arm, self.data) != (other.config, other.arm, other.data):
+            return False
+        return self.sources == other.sources or not (self.sources and other.sources)
 
 
 _KEYS = {field.name for field in fields(Read)}
+_LATER = {"reopened", "sources"}
+"""Keys that lines of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Reads:
 
     def of(self, read: Read) -> list[Read]:
         """The readings for the same arm of the same configuration on the same data."""
-        return [other for other in self.all() if other.key == read.key]
+        return [other for other in self.all() if other.is_of(read)]
 
     def add(self, read: Read) -> None:
         """Add a line; it is on the disk when this returns.
@@ -97,7 +102,7 @@ class Reads:
                 first.
         """
         for number, read in enumerate(found):
-            before = sum(other.key == read.key for other in found[:number])
+            before = sum(other.is_of(read) for other in found[:number])
             if len(self.of(read)) <= before:
                 self.add(read)
 
@@ -133,9 +138,9 @@ class Reads:
 
 def _read(line: str, place: str) -> Read:
     row = parse_object(line, place)
-    if not _KEYS - {"reopened"} <= row.keys():
+    if not row.keys() >= _KEYS - _LATER:
         raise DataError(
-            f"{place}: no reading of test, it lacks {sorted(_KEYS - row.keys())[0]}; delete the line"
+            f"{place}: no reading of test, it lacks {sorted(_KEYS - _LATER - row.keys())[0]}; delete the line"
         )
     return Read(**{key: value for key, value in row.items() if key in _KEYS})
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from stepdistill.errors import DataError
 from stepdistill.evaluate.predict import StudentPredictor
 from stepdistill.evaluate.scorecards import score
 from stepdistill.files import read_text, writing
@@ -55,34 +54,22 @@ class Run(Job):
 
     @cached_property
     def examples(self) -> Mapping[Split, Examples | Sequence[Example]]:
-        """The examples by split: those of `train` are read anew in each pass, the others are lists.
-
-        Raises:
-            DataError: nothing to train on, or nothing to measure on.
-        """
-        found = {split: s if split == "train" else list(s) for split, s in self.streams.items()}
-        for split in ("train", "test"):
-            if not found.get(split):
-                raise DataError(
-                    f"{self.task.spec.name}: no '{split}' examples; a run trains on 'train' and "
-                    "measures on 'test'"
-                )
-        for split, examples in found.items():
-            if split != "train" and examples and all(example.label is None for example in examples):
-                raise DataError(
-                    f"{self.task.spec.name}: no '{split}' example has a gold label to measure by; name "
-                    "their column as `answer.column` in the task file"
-                )
-        return found
+        """The examples by split: those of `train` are read anew in each pass, the others are lists."""
+        return {split: s if split == "train" else list(s) for split, s in self.streams.items()}
 
     def check(self) -> None:
-        """As `Job.check`; a run needs examples to train on and gold labels to measure by, too."""
-        _ = self.methods, self.task.kind, self.examples, self.measures.columns
-        super().check()
+        """As `Job.check_run`."""
+        self.check_run()
 
-    def open(self, anew: bool = False) -> None:
-        """As `Job.open`."""
+    def open(self, anew: bool = False, test: bool = False) -> None:
+        """As `Job.open`; `test`: and `check_test`, before anything is written into a new folder."""
+        is_new = not self.team.first(self.folder.mark.exists)
+        if test and is_new:
+            self.team.first(self.check)
+            self.check_test()
         self.team.first(lambda: super(Run, self).open(anew))
+        if test and not is_new:
+            self.check_test()
 
     def check_test(self) -> None:
         """Refuse, before any work, what `evaluate` would have to refuse after it.

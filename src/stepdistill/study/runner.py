@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from stepdistill.files import read_text
 from stepdistill.records import Watcher, unwatched
 from stepdistill.study.estimate import Clock, Memory, work
 from stepdistill.study.grid import Trial
-from stepdistill.study.slots import Slot, open_slots
+from stepdistill.study.slots import TERMINATED, Slot, open_slots
 from stepdistill.study.trial import (
     LOG,
     OUTCOME,
@@ -33,6 +33,8 @@ _LOOK = 2.0
 """Seconds between two looks at what nobody tells of: a trial that another process runs, free memory."""
 _SHOW = 30.0
 """Seconds after which the time left is shown anew."""
+_AGAIN = 2
+"""How often a trial is put back that was not begun, or was ended in order, by a signal to its slot alone."""
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 """What a container may use, and uses."""
 
@@ -54,7 +56,7 @@ class Manner:
         jobs: how many side by side.
         keep_students: whether the weights of finished trials stay.
         measure: "validation": test is not read.
-        reopen: measure on test again, as `--reopen-test`.
+        reopen: read test also where it has been read for a trial whose result is gone (`--reopen-test`).
         watch: told of progress.
     """
 
@@ -111,6 +113,7 @@ class _Shop:
         self._manner, self._total = manner, len(trials)
         self._waiting, self._elsewhere = deque(waiting), list[Trial]()
         self._running: list[Slot] = []
+        self._again = Counter[str]()
         self._memory, self._clock = Memory(), Clock(work(trials))
         todo = {trial.name for trial in waiting}
         for trial in trials:
@@ -147,11 +150,15 @@ class _Shop:
 
     def _listen(self, idle: bool) -> None:
         """Wait for news; not for long where there may be none and something changes all the same."""
-        sources = {slot.source: slot for slot in self._running}
         look = bool(self._elsewhere) or (idle and bool(self._waiting))
-        ready, _, _ = select.select(list(sources), [], [], _LOOK if look else _SHOW)
-        for source in ready:
-            slot = sources[source]
+        with selectors.DefaultSelector() as selector:
+            for slot in self._running:
+                selector.register(slot.source, selectors.EVENT_READ, slot)
+            timeout = _LOOK if look else _SHOW
+            if not self._running:  # some systems return at once where there is nothing to wait for
+                time.sleep(timeout)
+            ready = [key.data for key, _ in selector.select(timeout)] if self._running else []
+        for slot in ready:
             code, trial = slot.hear(), slot.trial
             if code is None or trial is None:
                 continue
@@ -174,9 +181,17 @@ class _Shop:
         if is_done(trial.folder, self._manner.measure):
             self._learn(trial)
             return
+        # Were the study to end, nobody would hear of this any more.
+        if (not slot.pid or code == TERMINATED) and self._again[trial.name] < _AGAIN:
+            self._again[trial.name] += 1
+            self._waiting.appendleft(trial)
+            return
         outcome, log = read_outcome(trial.folder), trial.folder / LOG
         if code < 0:
             outcome = note_killed(trial.folder, -code, time.monotonic() - slot.began, slot.started)
+            if outcome is None:
+                self._elsewhere.append(trial)
+                return
         error = (outcome and outcome.error) or f"ended with exit code {code} and without an outcome"
         where = log if log.exists() else trial.folder / OUTCOME
         self.failures[trial.name] = Failure(trial.name, error, where)

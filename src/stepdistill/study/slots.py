@@ -19,6 +19,10 @@ import psutil
 
 from stepdistill.study.grid import Trial
 
+GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""One of them is there where there is a GPU; asking torch would load its driver."""
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a trial that SIGTERM has ended in order."""
 PATIENCE = 60.0
 """Seconds that trials have to end orderly; one that writes a large checkpoint takes some."""
 
@@ -85,14 +89,7 @@ def open_slots(jobs: int) -> Iterator[list[Slot]]:
     try:
         yield slots
     finally:
-        running = [slot.process for slot in slots if slot.process is not None]
-        for slot in slots:
-            if slot.process is not None and slot.trial is not None:
-                slot.process.send_signal(signal.SIGTERM)
-        for process in running:  # those that have nothing to do end by this
-            with contextlib.suppress(BrokenPipeError):
-                cast(IO[bytes], process.stdin).close()
-        _wait(running)
+        _end(slots)
 
 
 def cores_of_slots(jobs: int) -> list[list[int]]:
@@ -109,8 +106,13 @@ def cores_of_slots(jobs: int) -> list[list[int]]:
 
 def threads_of(cores: Sequence[int]) -> int:
     """Threads of a slot: as many as it has cores, or fewer where OMP_NUM_THREADS says so."""
+    return min(len(cores), given_threads() or len(cores))
+
+
+def given_threads() -> int | None:
+    """What OMP_NUM_THREADS says, where that is a number."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return min(len(cores), int(given)) if given.isdecimal() and int(given) else len(cores)
+    return int(given) or None if given.isdecimal() else None
 
 
 def _start(cores: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -124,10 +126,17 @@ def _start(cores: Sequence[int]) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait for processes to end; a second Ctrl-C, or `PATIENCE` at its end, kills them and their trials."""
+def _end(slots: Sequence[Slot]) -> None:
+    """Have all processes end; a second Ctrl-C, or `PATIENCE` at its end, kills them and their trials."""
     end = time.monotonic() + PATIENCE
+    running = [slot.process for slot in slots if slot.process is not None]
     try:
+        for slot in slots:
+            if slot.process is not None and slot.trial is not None:
+                slot.process.send_signal(signal.SIGTERM)
+        for process in running:  # those that have nothing to do end by this
+            with contextlib.suppress(BrokenPipeError):
+                cast(IO[bytes], process.stdin).close()
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))

@@ -8,7 +8,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +21,15 @@ from stepdistill.errors import DataError, RunFolderError, StepdistillError
 from stepdistill.files import lock, read_text, write_json, write_text
 from stepdistill.records import Watcher, unwatched
 from stepdistill.study.bill import cost_usd
-from stepdistill.study.folder import TRIAL_FILES
+from stepdistill.study.folder import TRIAL_FILES, RunFolder
 from stepdistill.study.grid import Trial
 from stepdistill.study.validation import has_validation, measure_validation
 
 FILE, OUTCOME, LOG = TRIAL_FILES
 Measured = Literal["test", "validation"]
 """Where a trial's student is measured: on validation alone while recipes are being chosen."""
+_GRACE = 1.0
+"""Seconds to wait for a trial that is held: another process may only look whether it is."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
@@ -66,15 +68,18 @@ def write_trial(trial: Trial, keep_students: bool = True, measure: Measured = "t
     """Make the trial's folder, or bring its `trial.yaml` up to date; a finished trial is left alone.
 
     `measure` "validation" stops before test is read; written again with "test", the trial goes on to it.
+    One whose `evaluate` section has changed is not finished any more: what is said of its predictions is made
+    anew, and test is not read again.
 
     Raises:
         RunFolderError: the folder is another trial's, or cannot be written.
     """
     folder = trial.folder
     path, before = folder / FILE, None
+    there: dict[str, Any] = {}
     if path.exists():
-        before = read_text(path)
-        if read_yaml(path).get("key") != trial.key:
+        before, there = read_text(path), read_yaml(path)
+        if there.get("key") != trial.key:
             raise RunFolderError(f"{folder}: holds another trial; delete the folder, or choose another `out`")
     values = {
         "name": trial.name,
@@ -88,8 +93,17 @@ def write_trial(trial: Trial, keep_students: bool = True, measure: Measured = "t
         "run": trial.config.plain(),
     }
     text = yaml.safe_dump(values, sort_keys=False)
-    if text != before and not is_done(folder, measure):
-        write_text(path, text)
+    if text == before:
+        return
+    if is_done(folder, measure):
+        if measure != "test" or _evaluate(there) == _evaluate(values):
+            return
+        (folder / OUTCOME).unlink()
+    write_text(path, text)
+
+
+def _evaluate(values: Mapping[str, Any]) -> Any:
+    return (values.get("run") or {}).get("evaluate")
 
 
 def read_outcome(folder: Path) -> TrialOutcome | None:
@@ -125,7 +139,8 @@ def is_held(folder: Path) -> bool:
         return False
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: two that look do not take each other for one that works.
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
     return False
@@ -140,7 +155,7 @@ def run_trial(folder: Path, watch: Watcher = unwatched, reopen: bool = False) ->
     Args:
         folder: with the `trial.yaml` that `study` has written.
         watch: told of progress.
-        reopen: measure on test again, as `--reopen-test` does.
+        reopen: read test also where it has been read for this trial and no result of it is here.
 
     Raises:
         DataError: the folder is no trial's.
@@ -172,12 +187,24 @@ def run_trial(folder: Path, watch: Watcher = unwatched, reopen: bool = False) ->
         return outcome
 
 
-def note_killed(folder: Path, number: int, seconds: float, started: str) -> TrialOutcome:
-    """Write the outcome of a trial whose process a signal has ended."""
+def note_killed(folder: Path, number: int, seconds: float, started: str) -> TrialOutcome | None:
+    """Write the outcome of a trial whose process a signal has ended.
+
+    None, and nothing is written, where another process works on it by now, or has finished it.
+    """
     why = " (out of memory?)" if number == 9 else ""
     error = f"killed by signal {number}{why}; the last lines of {folder / LOG} may say more"
     outcome = TrialOutcome("failed", round(seconds, 1), started, error, None, -number)
-    write_json(folder / OUTCOME, asdict(outcome))
+    try:
+        with lock(folder):
+            before = read_outcome(folder)
+            if before is not None and before.status == "done":
+                return None
+            write_json(folder / OUTCOME, asdict(outcome))
+    except RunFolderError:
+        if is_held(folder):
+            return None
+        raise
     return outcome
 
 
@@ -201,10 +228,10 @@ def _run(values: dict[str, Any], folder: Path, watch: Watcher, reopen: bool) -> 
         # Torch is imported here: what is wrong with the folder comes at once.
         from stepdistill.study.run import Run
 
+        # A result that is here was measured: an interruption after it is no reason to read test again.
+        reopen = reopen and values["arm"] not in RunFolder(folder).records()
         run = Run(config, watch, reopen=reopen)
-        run.open()
-        if values.get("measure") != "validation":
-            run.check_test()
+        run.open(test=values.get("measure") != "validation")
         run.annotate()
         run.train()
         if values.get("measure") == "validation":
@@ -217,12 +244,18 @@ def _run(values: dict[str, Any], folder: Path, watch: Watcher, reopen: bool) -> 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(lock(folder))
-        except RunFolderError as error:
-            if is_held(folder):
-                raise TrialHeldError(f"{folder}: another process works on this trial; wait for it") from None
-            raise error
+        end = time.monotonic() + _GRACE
+        while True:
+            try:
+                stack.enter_context(lock(folder))
+                break
+            except RunFolderError as error:
+                if time.monotonic() > end:
+                    if is_held(folder):
+                        busy = f"{folder}: another process works on this trial; wait for it"
+                        raise TrialHeldError(busy) from None
+                    raise error
+                time.sleep(0.05)
         yield
 
 

@@ -19,13 +19,10 @@ from pathlib import Path
 from types import FrameType
 
 from stepdistill.errors import StepdistillError
-from stepdistill.study.folder import TRIAL_FILES
-from stepdistill.study.trial import run_trial
+from stepdistill.study.slots import GPUS, TERMINATED
+from stepdistill.study.trial import LOG, run_trial
 
-TERMINATED = 128 + signal.SIGTERM
-_LOG = TRIAL_FILES[2]
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-_GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
 
 class _TerminatedError(BaseException):
@@ -75,7 +72,7 @@ def _can_fork() -> bool:
 
     A driver that was touched before a fork is of no use after it, and imports may touch it.
     """
-    if any(os.path.exists(path) for path in _GPUS):
+    if any(os.path.exists(path) for path in GPUS):
         return False
     import transformers.trainer
 
@@ -94,7 +91,7 @@ def _fresh(folder: Path, reopen: bool) -> int:
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(folder / _LOG), _APPEND, 0o644),
+            (os.POSIX_SPAWN_OPEN, 1, str(folder / LOG), _APPEND, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsigmask=[],
@@ -132,7 +129,7 @@ def _forked(folder: Path, reopen: bool) -> int:
 
 
 def _into_log(folder: Path) -> None:
-    log = os.open(folder / _LOG, _APPEND, 0o644)
+    log = os.open(folder / LOG, _APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
