@@ -121,9 +121,7 @@ def iter_lines(path: Path, newline: str = "\n") -> Iterator[str]:
     """Lines of a UTF-8 file with their ends, one at a time (a byte order mark is dropped).
 
     `newline` is that of `open`: lines end at "\\n" alone, or for "" at any line end; none is translated.
-
-    Raises:
-        DataError: there is no such file, or it is not UTF-8 (lines before that have been given).
+    Raises DataError as `read_text`; lines before what is not UTF-8 have been given.
     """
     try:
         with reading(path), path.open(encoding="utf-8-sig", newline=newline) as file:
@@ -162,7 +160,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file is.
 
     Raises:
-        DataError: there is no such file, or it is damaged.
+        DataError: there is none, or it is damaged.
     """
     return parse_object(read_text(path), f"{path}: delete it and start again")
 
