@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import fcntl
+import json
+import threading
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,15 +16,18 @@ from studies import RUN, small_study
 from stepdistill.cli.main import main
 from stepdistill.config import load_run
 from stepdistill.errors import DataError, RunFolderError
-from stepdistill.files import lock
+from stepdistill.files import lock, write_json
 from stepdistill.records import unwatched
 from stepdistill.study.grid import Trial, trials
 from stepdistill.study.run import Run
 from stepdistill.study.trial import (
     TrialHeldError,
+    TrialOutcome,
+    _held,
     drop_weights,
     is_done,
     is_held,
+    note_killed,
     read_outcome,
     run_trial,
     write_trial,
@@ -70,6 +77,79 @@ def test_an_interruption_is_no_failure_and_the_trial_goes_on(trial: Trial) -> No
     read = (trial.folder / "annotations.jsonl").stat().st_mtime_ns
     assert run_trial(trial.folder).status == "done"
     assert (trial.folder / "annotations.jsonl").stat().st_mtime_ns == read
+
+
+def test_a_changed_evaluation_is_written_anew_and_test_is_not_read_again(tmp_path: Path) -> None:
+    run = write_task(tmp_path / "task")
+    (trial,) = trials(small_study(tmp_path / "study", run))
+    write_trial(trial)
+    assert run_trial(trial.folder).status == "done"
+    journal = (trial.folder.parent / "test_reads.jsonl").read_bytes()
+    (sliced,) = trials(small_study(tmp_path / "study", {**run, "evaluate": {"slices": ["q"]}}))
+    assert sliced.name == trial.name
+    write_trial(sliced)
+    assert not is_done(trial.folder)
+    assert run_trial(trial.folder, reopen=True).error is None
+    metrics = [json.loads(line) for line in (trial.folder / "metrics.jsonl").open()]
+    assert [list(row["slices"]) for row in metrics] == [["q"]] * 2
+    assert (trial.folder.parent / "test_reads.jsonl").read_bytes() == journal
+    before = stamps(trial.folder)
+    write_trial(sliced)
+    assert stamps(trial.folder) == before
+
+
+def test_another_task_file_is_another_experiment_for_the_journal(tmp_path: Path) -> None:
+    run = write_task(tmp_path / "task")
+    task = Path(run["task"])
+    (trial,) = trials(small_study(tmp_path / "study", run))
+    write_trial(trial)
+    assert run_trial(trial.folder).status == "done"
+    task.write_text(task.read_text().replace("Decide.", "Decide now."))
+    (other,) = trials(small_study(tmp_path / "study", run))
+    assert other.key != trial.key
+    write_trial(other)
+    outcome = run_trial(other.folder)
+    assert outcome.error is None
+    lines = (trial.folder.parent / "test_reads.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reopened"] for line in lines] == [False, False]
+
+
+def write_task(home: Path) -> dict[str, Any]:
+    """A task with recorded answers, as the sections of a run file."""
+    home.mkdir()
+    (home / "task.yaml").write_text(
+        "name: tiny\ninstruction: Decide.\ninput: '{q}'\n"
+        "answer: {kind: label, column: a, labels: [approve, ask]}\n"
+        "data: {files: {train: train.jsonl, test: test.jsonl}}\n"
+    )
+    for split, n in (("train", 16), ("test", 4)):
+        rows = [{"q": f"letter {i}", "a": ("approve", "ask")[i % 2]} for i in range(n)]
+        (home / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        answers = [{"id": f"{split}-{i}", "rationale": "So it is.", "label": "ask"} for i in range(n)]
+        (home / f"{split}-answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    completions = {split: str(home / f"{split}-answers.jsonl") for split in ("train", "test")}
+    return {"task": str(home / "task.yaml"), "data": {}, "teacher": {"completions": completions}}
+
+
+def test_who_only_looks_does_not_keep_a_trial_from_its_start(trial: Trial) -> None:
+    (trial.folder / ".lock").touch()
+    with (trial.folder / ".lock").open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        assert not is_held(trial.folder)
+        threading.Timer(0.2, fcntl.flock, (handle.fileno(), fcntl.LOCK_UN)).start()
+        with _held(trial.folder):
+            assert is_held(trial.folder)
+
+
+def test_a_killed_trial_that_another_process_works_on_or_has_done_is_left_alone(trial: Trial) -> None:
+    with lock(trial.folder):
+        assert note_killed(trial.folder, 9, 1.0, "2026-01-01T00:00:00+00:00") is None
+    assert read_outcome(trial.folder) is None
+    assert note_killed(trial.folder, 9, 1.0, "2026-01-01T00:00:00+00:00") == read_outcome(trial.folder)
+    done = TrialOutcome("done", 1.0, "2026-01-01T00:00:00+00:00")
+    write_json(trial.folder / "outcome.json", asdict(done))
+    assert note_killed(trial.folder, 9, 1.0, "2026-01-01T00:00:00+00:00") is None
+    assert read_outcome(trial.folder) == done
 
 
 def test_a_failure_is_recorded_with_its_traceback_and_tried_again(tmp_path: Path) -> None:
