@@ -10,7 +10,7 @@ import pytest
 from studies import small_study
 
 from stepdistill.errors import StepdistillError
-from stepdistill.study.whole import check_study
+from stepdistill.study.whole import check_study, gathered
 
 TASK = """
 name: tiny
@@ -44,3 +44,9 @@ def test_what_a_run_would_refuse_is_refused_before(
         check_study(study)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "study").exists()
+
+
+def test_results_of_an_earlier_state_do_not_stay_where_no_trial_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    assert gathered(tmp_path, []) == []
+    assert not (tmp_path / "results.jsonl").exists()
