@@ -155,7 +155,7 @@ def test_a_damaged_index_is_told(study: StudyConfig, tmp_path: Path, names: str)
 def test_damaged_files_of_a_trial_are_told(study: StudyConfig, tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(study.out, tmp_path / "copy")
     (copy / "trials" / done(study)[0].name / name).write_text("{")
-    with pytest.raises(DataError, match=f"{name}: malformed JSON"):
+    with pytest.raises(DataError, match=name):
         gather(copy)
 
 
