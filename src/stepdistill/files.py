@@ -162,7 +162,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: there is none, or it is damaged.
     """
-    return parse_object(read_text(path), f"{path}: delete it and start again")
+    return parse_object(read_text(path), f"{path} (delete it and start again)")
 
 
 def parse_object(line: str, place: str) -> dict[str, Any]:
