@@ -56,6 +56,9 @@ def test_rows_say_where_they_stand_what_came_out_and_what_it_took(study: StudyCo
     )
     assert (finetune.labels, method.labels, method.teacher) == ("gold", "gold", "simulated")
     assert (finetune.student, finetune.seed, finetune.cost_usd) == ("scratch-16x1", 0, 0.0)
+    # Half of the texts give a smaller vocabulary; it is one student all the same.
+    made = [read_jsonl(trial.folder / "results.jsonl")[-1]["parameters"] for trial in (whole, half)]
+    assert made[1] < made[0] == finetune.parameters == method.parameters
     assert method.train_seconds is not None
     assert method.peak_memory_mb
     assert finetune.test == method.test == teacher.test
@@ -85,7 +88,7 @@ def test_a_run_folder_gives_the_rows_of_its_trial(study: StudyConfig) -> None:
     (row,) = [row for row in gather(Path(study.out)) if row.name == "step-by-step"]
     teacher, alone = gather(Path(study.out) / "trials" / row.trial)
     assert teacher.trial == alone.trial == "."
-    assert different(row, alone) == {"trial"}
+    assert different(row, alone) == {"trial", "parameters"}  # of a study the largest
 
 
 def different(first: ResultRow, second: ResultRow) -> set[str]:

@@ -48,7 +48,7 @@ def gather(folder: Path) -> list[ResultRow]:
         raise DataError(f"{folder}: {what}; give the `out` of a study or run")
     if not rows:
         raise DataError(f"{folder}: no trial is finished yet; run `stepdistill study FILE` first")
-    return sorted(_teachers_once(rows), key=_place)
+    return sorted(_teachers_once(_of_one_size(rows)), key=_place)
 
 
 def write_gathered(folder: Path) -> list[ResultRow]:
@@ -202,6 +202,18 @@ def _row(record: RunRecord, found: Mapping[str, Any]) -> ResultRow:
         reopened=record.reopened,
         **values,
     )
+
+
+def _of_one_size(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """The rows; every student has the parameters of its largest trial.
+
+    The vocabulary of a student from scratch grows with the texts of its part of the data. By its own count
+    each part would be another student, and no line would lead from one part to the next.
+    """
+    sizes: dict[tuple[str, str | None], int] = defaultdict(int)
+    for row in rows:
+        sizes[row.task, row.student] = max(sizes[row.task, row.student], row.parameters or 0)
+    return [replace(row, parameters=sizes[row.task, row.student] or None) for row in rows]
 
 
 def _teachers_once(rows: Iterable[ResultRow]) -> Iterator[ResultRow]:
