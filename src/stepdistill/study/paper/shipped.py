@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from stepdistill.config import StudentConfig, StudyConfig, check, load_study
+from stepdistill.config import RunConfig, StudentConfig, StudyConfig, check, load_study
 from stepdistill.errors import ConfigError, unknown
 from stepdistill.study.paper.judge import called
 
@@ -66,6 +66,9 @@ def load(wanted: Wanted) -> StudyConfig:
     study = load_study(path, [*plain, *wanted.overrides])
     study = _only(study, wanted) if wanted.tasks else study
     _refuse_no_effect(study, wanted)
+    # Before what is missing on the disk is told: a wrong key is the smaller thing to mend.
+    usual = {"task": tasks_of(study)[0], "student": {"model": "scratch:"}, **study.run}
+    check(RunConfig, {**usual, "out": study.out}, "run")
     return _students_below(wanted.data_root, study) if wanted.data_root else study
 
 
