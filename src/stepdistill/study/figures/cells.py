@@ -159,7 +159,7 @@ def most_data(panel: Panel) -> Panel:
 
 
 def _title(task: str, test: str, student: str) -> str:
-    more = [shortened(student, 24)] if student else []
+    more = [shortened(student.split("/")[-1].removesuffix(".gguf"), 26)] if student else []
     more += [f"test {test[:6]}"] if test else []
     return ", ".join([shortened(task, 24), *more])
 
