@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,18 @@ def test_trials_can_be_started_one_by_one_and_the_study_knows_them(
     told = json.loads(cli("study", study_file, "--json", *small).out)
     assert told["failed"] == []
     assert [cell["method"] for cell in told["accuracy"]] == ["teacher", "finetune", "step-by-step"]
+
+
+def test_commands_of_prepared_trials_can_be_given_to_a_shell(
+    cli: Any, study_file: Path, tmp_path: Path
+) -> None:
+    small = ["--set", "grid.methods=[finetune]", "--set", "grid.fractions=[1.0]", "--set", "grid.seeds=[0]"]
+    out = tmp_path / "two words; touch gone"
+    (line,) = cli("study", study_file, "--prepare", *small, "--set", f'out="{out}"').out.splitlines()
+    _, verb, folder = shlex.split(line)
+    assert verb == "trial"
+    assert Path(folder).parent.parent == out
+    assert (Path(folder) / "trial.yaml").exists()
 
 
 def test_a_failed_trial_says_so_and_exits_with_its_code(cli: Any, study_file: Path) -> None:

@@ -22,7 +22,7 @@ from stepdistill.study.figures import (
     methods,
     reliability,
 )
-from stepdistill.study.figures.cells import panels
+from stepdistill.study.figures.cells import panels, teachers_of
 from stepdistill.study.figures.figure import UndrawnError
 from stepdistill.study.results import ResultRow
 
@@ -274,3 +274,10 @@ def test_a_single_run_shows_teacher_and_methods_with_their_intervals() -> None:
 def test_what_cannot_be_shown_says_why(draw: Any, reason: str) -> None:
     with pytest.raises(UndrawnError, match=reason):
         draw([replace(one, cost_usd=None) for one in study()])
+
+
+def test_a_teacher_with_a_row_for_each_seed_has_their_mean() -> None:
+    rows = [teacher(seed=seed, outcomes="1" * (70 + 10 * seed) + "0" * (30 - 10 * seed)) for seed in range(3)]
+    (one,) = teachers_of([*rows, row(), teacher(task="other")], "claims", rows[0].test)
+    assert one.value == pytest.approx(0.8)
+    assert one.low < 0.8 < one.high

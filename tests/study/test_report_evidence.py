@@ -119,7 +119,7 @@ def test_published_numbers_stand_beside_ours_with_what_is_to_be_said() -> None:
 def test_failures_tell_nothing_of_the_machine(tmp_path: Path) -> None:
     home, name = tmp_path / "a home" / "out", "finetune-25-820000-s0"
     trace = (
-        f'Traceback:\n  File "{Path.home()}/work/src/stepdistill/study/run.py", line 3\n'
+        f'Traceback:\n  File "{Path.home()}/project/src/stepdistill/study/run.py", line 3\n'
         f'  File "/opt/me/lib/python3.11/site-packages/torch/nn/linear.py", line 7\n  File "/srv/me/own.py"\n'
         f"OSError: {home}/trials/{name}/a.bin and /srv/me/big/b.bin cannot be read: '/srv/me/c d/e.bin'"
     )
