@@ -1,0 +1,1 @@
+"""Serve: a student behind HTTP, many requests in one forward pass."""
