@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 from stepdistill.config import ScratchConfig, StudentConfig
 from stepdistill.errors import StudentError
 from stepdistill.evaluate import predict
-from stepdistill.evaluate.predict import (
-    NO_MARKER,
-    NO_RATIONALE,
-    StudentPredictor,
-    TeacherPredictor,
-    Words,
-    label_first,
-    reason_first,
-)
+from stepdistill.evaluate.predict import StudentPredictor, TeacherPredictor
+from stepdistill.evaluate.words import NO_MARKER, NO_RATIONALE, Words, label_first, reason_first
 from stepdistill.records import Annotation, Example, Prediction, Unparsed
 from stepdistill.student.generate import generate
 from stepdistill.student.methods import one_sequence

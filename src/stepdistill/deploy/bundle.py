@@ -1,21 +1,27 @@
-"""A bundle: an exported student's folder, and the manifest that says what it is and what its files hash to."""
+"""A bundle: an exported student's folder, and the manifest with what it is and the digests of its files."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
+import stepdistill
 from stepdistill.config.strict import Model, check
-from stepdistill.errors import RunFolderError
-from stepdistill.files import read_object, write_json
+from stepdistill.errors import RunFolderError, brief
+from stepdistill.files import parse_object, read_object, read_text, reading, write_json
 
 MANIFEST = "bundle.json"
 CARD = "README.md"
 """The model card; the only file that may be edited after the export."""
+VERSION: Final = 1
+_LARGEST = 1 << 24
+"""Bytes of a manifest; what is larger is no manifest, and is not read into memory."""
+_REMEDY = "copy the bundle anew, or export again"
 
 Format = Literal["huggingface", "ctranslate2", "onnx", "gguf"]
 Readout = Literal["first", "sum", "mean"]
@@ -24,18 +30,18 @@ the sum of the log-probabilities of all tokens, or by their mean."""
 
 
 class Tokens(Model):
-    """Ids that an engine needs and a tokenizer file does not name."""
+    """Ids that an engine needs and a tokenizer file does not name; `start` begins a decoder's output."""
 
-    eos: int
-    pad: int
-    start: int | None = None
+    eos: int = Field(ge=0)
+    pad: int = Field(ge=0)
+    start: int | None = Field(default=None, ge=0)
 
 
 class File(Model):
     """What a file of the bundle was when it was proven; `size` in bytes."""
 
-    sha256: str
-    size: int
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
 
 
 class Settings(Model):
@@ -47,13 +53,17 @@ class Settings(Model):
 
 
 class Bundle(Model):
-    """The manifest `bundle.json`. `card` is the student's own card (`student.json`), as training wrote it."""
+    """The manifest `bundle.json`. `card` is the student's own card (`student.json`), as training wrote it.
 
-    version: Literal[1] = 1
+    `positions` is how many tokens the model can place, None where it has no such limit (T5).
+    """
+
+    version: Literal[1] = VERSION
     format: Format
     precision: str
     card: Mapping[str, Any]
     tokens: Tokens
+    positions: int | None = Field(default=None, ge=1)
     settings: Settings = Settings()
     teacher: Mapping[str, Any] | None = None
     stepdistill: str
@@ -72,45 +82,102 @@ def read_bundle(folder: Path) -> Bundle:
     worse, obeyed hostile files.
 
     Raises:
-        ConfigError: the manifest is malformed.
-        RunFolderError: a file is missing, was changed or cut, is not named in the manifest, or leads outside.
+        DataError: the manifest is not JSON.
+        ConfigError: the manifest says something that is not allowed.
+        RunFolderError: the manifest is a newer version's; a file is missing, was changed or cut, is not named
+            in the manifest, or is a link.
     """
-    bundle = check(Bundle, read_object(folder / MANIFEST), str(folder / MANIFEST))
+    bundle = _manifest(folder / MANIFEST)
     there = {name for name in _names(folder) if name not in (MANIFEST, CARD)}
-    if strange := sorted(there ^ set(bundle.files)):
-        what = "is not of this bundle" if strange[0] in there else "is missing"
-        raise RunFolderError(f"{folder / strange[0]}: the file {what}; copy the bundle anew, or export again")
+    if missing := sorted(set(bundle.files) - there):
+        raise RunFolderError(f"{folder / missing[0]}: the file is missing; {_REMEDY}")
+    if strange := sorted(there - set(bundle.files)):
+        raise RunFolderError(
+            f"{folder / strange[0]}: the file is not of this bundle; remove it, or {_REMEDY}"
+        )
     for name, was in bundle.files.items():
-        path = folder / name
-        if (
-            path.is_symlink()
-            or not path.is_file()
-            or path.stat().st_size != was.size
-            or digest_of(path) != was.sha256
-        ):
+        if not _is(folder / name, was):
             raise RunFolderError(
-                f"{path}: is not the file that was exported (its SHA-256 or size differs); copy the bundle "
-                "anew, or export again"
+                f"{folder / name}: is not the file that was exported (its SHA-256 or size differs); {_REMEDY}"
             )
     return bundle
 
 
+def _manifest(path: Path) -> Bundle:
+    if path.is_symlink() or (size := path.stat().st_size) > _LARGEST:
+        what = "is a link" if path.is_symlink() else f"has {size} bytes"
+        raise RunFolderError(f"{path}: {what} and so is no manifest; {_REMEDY}")
+    values = parse_object(read_text(path), f"{path} ({_REMEDY})")
+    version = values.get("version", VERSION)
+    if type(version) is int and version > VERSION:
+        raise RunFolderError(
+            f"{path}: made by stepdistill {brief(values.get('stepdistill'))} as version {version}, and this "
+            f"one reads version {VERSION}; upgrade: pip install --upgrade stepdistill"
+        )
+    return check(Bundle, values, str(path))
+
+
+def _is(path: Path, was: File) -> bool:
+    """Whether a file is the one that was exported; a link never is, and a device is not read."""
+    plain = path.is_file() and not path.is_symlink()
+    return plain and path.stat().st_size == was.size and digest_of(path) == was.sha256
+
+
 def seal(folder: Path, bundle: Bundle) -> Bundle:
-    """Write the manifest with the digests of all files that lie in the folder, and give it back."""
-    names = [name for name in _names(folder) if name not in (MANIFEST, CARD)]
-    files = {
-        name: File(sha256=digest_of(folder / name), size=(folder / name).stat().st_size) for name in names
-    }
+    """Write the manifest with the digests of all files that lie in the folder, and give it back.
+
+    Raises:
+        RunFolderError: a link or another thing that is no plain file lies there.
+    """
+    files = {}
+    for name in (name for name in _names(folder) if name not in (MANIFEST, CARD)):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise RunFolderError(f"{path}: a bundle has plain files only; copy what the link leads to")
+        files[name] = File(sha256=digest_of(path), size=path.stat().st_size)
     sealed = bundle.model_copy(update={"files": files})
     write_json(folder / MANIFEST, sealed.model_dump(mode="json"))
     return sealed
 
 
+def of_student(folder: Path, card: Mapping[str, Any]) -> Bundle:
+    """What the manifest of a trained student's own folder would be; an export takes it over and adds to it.
+
+    Raises:
+        StudentError: the tokenizer cannot be loaded.
+    """
+    # Here, since an exported student is read without transformers.
+    from transformers import AutoConfig
+
+    from stepdistill.weights import read_tokenizer
+
+    tokenizer, family = read_tokenizer(str(folder), "student.model")
+    config = AutoConfig.from_pretrained(str(folder))
+    start = None
+    if family == "encoder-decoder":
+        written = folder / "generation_config.json"
+        start = read_object(written).get("decoder_start_token_id") if written.exists() else None
+        start = getattr(config, "decoder_start_token_id", None) if start is None else start
+    return Bundle(
+        format="huggingface",
+        precision="float32",
+        card=card,
+        tokens=Tokens(eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id, start=start),
+        positions=getattr(config, "max_position_embeddings", None),
+        stepdistill=stepdistill.__version__,
+    )
+
+
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
+    """SHA-256 of a file, in hex, read in pieces."""
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    """Every file and link below a folder; a link to a folder is one name, and is not followed."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=False):
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        found += [(Path(place) / name).relative_to(folder).as_posix() for name in [*names, *links]]
+    return sorted(found)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Literal
 
 from stepdistill.records import Target, TaskName
 from stepdistill.student.methods import MARKERS
 from stepdistill.weights import Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TASKS: tuple[TaskName, ...] = ("label", "rationale")
 """The order of the tasks in every tensor that has one place for each."""
