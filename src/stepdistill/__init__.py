@@ -55,7 +55,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that importing the package needs no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'stepdistill' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from stepdistill.errors import extras_named
+
+    with extras_named():
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -16,8 +16,19 @@ defect of ours.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+EXTRAS = {
+    **dict.fromkeys(["torch", "transformers", "accelerate", "safetensors"], "train"),
+    **dict.fromkeys(["scipy", "sklearn", "psutil", "pyarrow", "matplotlib"], "train"),
+    "ctranslate2": "ctranslate2",
+    **dict.fromkeys(["fastapi", "uvicorn", "prometheus_client"], "serve"),
+    **dict.fromkeys(["onnx", "onnxruntime", "onnxscript"], "onnx"),
+    **dict.fromkeys(["gguf", "xllamacpp"], "gguf"),
+}
+"""Packages that the core does without, and the extra that brings each."""
 
 
 class StepdistillError(Exception):
@@ -61,6 +72,21 @@ class MissingExtraError(StepdistillError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an optional package; install it: pip install 'stepdistill[{extra}]'")
+
+
+@contextlib.contextmanager
+def extras_named() -> Iterator[None]:
+    """Turn the import of a package that is not installed into one line that names the extra with it.
+
+    Raises:
+        MissingExtraError: in place of a `ModuleNotFoundError` for one of `EXTRAS`.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        raise MissingExtraError(f"importing {error.name}", EXTRAS[error.name]) from None
 
 
 def unknown(noun: str, given: object, allowed: Iterable[str]) -> str:

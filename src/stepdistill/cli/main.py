@@ -26,7 +26,7 @@ from stepdistill.cli import (
     train,
     trial,
 )
-from stepdistill.errors import StepdistillError
+from stepdistill.errors import StepdistillError, extras_named
 
 app = typer.Typer(
     name="stepdistill",
@@ -88,7 +88,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode shows what it can
     try:
-        code = app(standalone_mode=False)
+        with extras_named():
+            code = app(standalone_mode=False)
     except StepdistillError as error:
         _say(f"Error: {error}")
         code = error.exit_code
