@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepdistill import weights
-from stepdistill.deploy.bundle import Tokens
+from stepdistill.deploy.bundle import Tokens, of_student
 from stepdistill.deploy.spelling import Spelling, read_spelling
 from stepdistill.errors import StudentError
 from stepdistill.student.encode import Encoder
@@ -36,9 +36,15 @@ PIECES = [
 ]
 PIECES += ["Ben", "apples", "7", "é", "e\u0301", "\u00ad", "中文", "\x00", "it's", " .", "n't", "▁"]
 TEXTS = st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join))
-KINDS = ["scratch", "scratch told by its decoder", "SmolLM2"]
+KINDS = ["scratch", "scratch told by its decoder", "scratch that tidies", "SmolLM2"]
 
 Pair = tuple[Encoder, Spelling]
+
+
+def tidying(tokenizer: Any) -> Any:
+    """The tokenizer, as if its makers had saved it with this setting; many T5s on the hub are."""
+    tokenizer.init_kwargs["clean_up_tokenization_spaces"] = tokenizer.clean_up_tokenization_spaces = True
+    return tokenizer
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -53,8 +59,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     else:
         found, family = train_tokenizer(WORDS, 60), "encoder-decoder"
         prefix = "decoder" if "decoder" in request.param else "encoder"
+        found = tidying(found) if "tidies" in request.param else found
     found.save_pretrained(folder)
-    tokens = Tokens(eos=found.eos_token_id, pad=found.pad_token_id)
+    (folder / "config.json").write_text(json.dumps({"model_type": "t5" if family != "causal" else "llama"}))
+    tokens = of_student(folder, {}).tokens
     return Encoder(found, family, prefix), read_spelling(folder, family, prefix, tokens)  # type: ignore[arg-type]
 
 
@@ -81,6 +89,17 @@ def test_words_are_those_of_generation(pair: Pair, data: st.DataObject) -> None:
     for given_ids in (ids, encoder.target(data.draw(TEXTS))):
         words = encoder.tokenizer.batch_decode([given_ids], skip_special_tokens=True)[0].strip()
         assert spelling.text(given_ids) == words
+
+
+def test_what_transformers_tidies_is_tidied(tmp_path: Path) -> None:
+    found = tidying(train_tokenizer(["It isn ' t so , is it ? No !"], 40))
+    found.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    tokens = of_student(tmp_path, {}).tokens
+    spelling = read_spelling(tmp_path, "encoder-decoder", "encoder", tokens)
+    ids = spelling.target("It isn 't so , is it ? No !")
+    assert spelling.text(ids) == found.decode(list(ids), skip_special_tokens=True).strip()
+    assert (tokens.tidy, "is it? No!" in spelling.text(ids)) == (True, True)
 
 
 def test_a_limit_in_the_file_cuts_nothing(pair: Pair, tmp_path: Path) -> None:

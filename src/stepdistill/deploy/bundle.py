@@ -30,11 +30,16 @@ the sum of the log-probabilities of all tokens, or by their mean."""
 
 
 class Tokens(Model):
-    """Ids that an engine needs and a tokenizer file does not name; `start` begins a decoder's output."""
+    """What a tokenizer file does not say: ids that an engine needs, and how words are tidied.
+
+    `start` begins a decoder's output. `tidy`: spaces before punctuation go, as transformers has it for
+    tokenizers that say `clean_up_tokenization_spaces`.
+    """
 
     eos: int = Field(ge=0)
     pad: int = Field(ge=0)
     start: int | None = Field(default=None, ge=0)
+    tidy: bool = False
 
 
 class File(Model):
@@ -158,11 +163,16 @@ def of_student(folder: Path, card: Mapping[str, Any]) -> Bundle:
         written = folder / "generation_config.json"
         start = read_object(written).get("decoder_start_token_id") if written.exists() else None
         start = getattr(config, "decoder_start_token_id", None) if start is None else start
+    # Transformers itself passes over the setting for byte-pair tokenizers, whose words it would damage.
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    tidy = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False)) and (
+        type(getattr(inner, "model", None)).__name__ != "BPE"
+    )
     return Bundle(
         format="huggingface",
         precision="float32",
         card=card,
-        tokens=Tokens(eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id, start=start),
+        tokens=Tokens(eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id, start=start, tidy=tidy),
         positions=getattr(config, "max_position_embeddings", None),
         stepdistill=stepdistill.__version__,
     )

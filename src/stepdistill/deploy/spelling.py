@@ -50,18 +50,18 @@ class Spelling:
 
 
 def read_spelling(folder: Path, family: Family, prefix: Prefix, tokens: Tokens) -> Spelling:
-    """The spelling of a bundle, out of its `tokenizer.json`.
+    """The spelling of a folder that has a `tokenizer.json`.
 
     Raises:
         StudentError: the file cannot be read.
     """
-    return Spelling(_Tokenizer(folder / TOKENIZER, tokens.eos), family, prefix)
+    return Spelling(_Tokenizer(folder / TOKENIZER, tokens), family, prefix)
 
 
 class _Tokenizer:
     """The part of transformers' interface that `Encoder` and `Spelling` use."""
 
-    def __init__(self, path: Path, eos: int) -> None:
+    def __init__(self, path: Path, tokens: Tokens) -> None:
         from tokenizers import Tokenizer
 
         try:
@@ -72,10 +72,21 @@ class _Tokenizer:
         # Transformers puts both aside in each call; a file may bring a limit that would cut texts.
         self._inner.no_truncation()
         self._inner.no_padding()
-        self.eos_token_id = eos
+        self.eos_token_id, self._tidy = tokens.eos, tokens.tidy
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": self._inner.encode(text, add_special_tokens=add_special_tokens).ids}
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-        return self._inner.decode(ids, skip_special_tokens=skip_special_tokens)
+        text = self._inner.decode(ids, skip_special_tokens=skip_special_tokens)
+        return _tidied(text) if self._tidy else text
+
+
+def _tidied(text: str) -> str:
+    """As `clean_up_tokenization` of transformers."""
+    for sign in (" .", " ?", " !", " ,"):
+        text = text.replace(sign, sign[1])
+    text = text.replace(" ' ", "'")
+    for ending in (" n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(ending, ending[1:])
+    return text
