@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stepdistill.cli.options import Quiet
 
 if TYPE_CHECKING:
+    from stepdistill.deploy.answer import Answer
     from stepdistill.deploy.runtime import Runtime
     from stepdistill.records import Example
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder, or the folder of one student.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, the folder of one student, or an export.")],
     text: Annotated[str | None, typer.Argument(help="Input text; `-` reads it from stdin.")] = None,
     input_: Annotated[
         str | None,
@@ -27,6 +28,12 @@ def predict(
         str | None, typer.Option("--student", help="Which student; default: best on validation.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the rationale too.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", help="Give no label below this confidence, 0 to 1; default: the export's own."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Print the label of a text, or answer a file of texts as JSONL."""
@@ -37,22 +44,39 @@ def predict(
     with bars(quiet or input_ is None) as watch:
         from stepdistill.deploy.runtime import load
 
-        runtime = load(run, student, explain, watch)
+        runtime = load(run, student, explain, watch, threshold)
         examples = _examples(runtime, text, input_)
         found = runtime.predict(examples, explain)
-    for prediction in found:
+    for answer in found:
         if input_ is not None:
-            row = {"id": prediction.example_id, "label": prediction.label, "text": prediction.text}
-            print(json.dumps({**row, **({"rationale": prediction.rationale} if explain else {})}))
+            print(json.dumps(_row(answer, explain)))
         else:
-            unread = f"(no answer could be read: {prediction.reason}) {prediction.text}"
-            print(unread if prediction.label is None else prediction.label)
+            print(_line(answer))
             if explain:
-                print(prediction.rationale or "(no rationale was written)")
+                print(answer.rationale or "(no rationale was written)")
+
+
+def _line(answer: Answer) -> str:
+    if answer.label is not None:
+        return answer.label
+    if answer.abstained:
+        return f"(abstained: {answer.reason}; the guess is: {answer.guess})"
+    return f"(no answer could be read: {answer.reason}) {answer.text}".rstrip()
+
+
+def _row(answer: Answer, explain: bool) -> dict[str, Any]:
+    """A line of the output; what has no value for this student is left out, but for the label."""
+    row: dict[str, Any] = {"id": answer.example_id, "label": answer.label, "text": answer.text}
+    if answer.reason is not None:
+        row["reason"] = answer.reason
+    if answer.probabilities is not None:
+        row |= {"probabilities": dict(answer.probabilities), "confidence": answer.confidence}
+        row |= {"abstained": answer.abstained}
+    return row | ({"rationale": answer.rationale} if explain else {})
 
 
 def _examples(runtime: Runtime, text: str | None, input_: str | None) -> list[Example]:
-    from stepdistill.deploy.runtime import load_input
+    from stepdistill.deploy.inputs import load_input
     from stepdistill.errors import DataError
     from stepdistill.records import Example
 
