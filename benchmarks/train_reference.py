@@ -17,7 +17,7 @@ from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTraining
 
 from stepdistill.records import TaskName
 from stepdistill.student.encode import TASKS, Item
-from stepdistill.student.loss import IGNORED
+from stepdistill.student.padding import IGNORED
 from stepdistill.weights import Family
 
 ALPHA = 0.5

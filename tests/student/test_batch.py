@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from stepdistill.student.batch import Collator
 from stepdistill.student.encode import TASKS, Branch, Item, Row
-from stepdistill.student.loss import IGNORED
-from stepdistill.student.padding import pad_left, pad_right
+from stepdistill.student.padding import IGNORED, pad_left, pad_right
 
 ids = st.lists(st.integers(5, 99), min_size=1, max_size=8)
 MEANS = ("tokens", "examples")

@@ -15,9 +15,9 @@ from stepdistill.records import Target, TaskName
 from stepdistill.student.batch import Collator
 from stepdistill.student.encode import TASKS, Encoder, Item, tokens
 from stepdistill.student.forward import multitask
-from stepdistill.student.loss import IGNORED
 from stepdistill.student.methods import MARKERS
 from stepdistill.student.model import Student
+from stepdistill.student.padding import IGNORED
 from stepdistill.weights import decoder_start
 
 FAMILIES = ("encoder-decoder", "causal")

@@ -25,8 +25,9 @@ from transformers import (
 )
 
 from stepdistill.student.batch import Collator
+from stepdistill.student.branches import can_branch
 from stepdistill.student.encode import TASKS, Branch, Item, Row
-from stepdistill.student.forward import can_branch, multitask
+from stepdistill.student.forward import multitask
 from stepdistill.student.loss import multitask_loss, task_sums, token_weight
 
 VOCABULARY = 60

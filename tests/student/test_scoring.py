@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from stepdistill.errors import StudentError
 from stepdistill.student import scoring
 from stepdistill.student.generate import generate
 from stepdistill.student.model import Student
-from stepdistill.student.scoring import answers_with_probabilities, label_log_likelihoods
+from stepdistill.student.scoring import answers_with_probabilities
 
 TEXTS = [
     "Anna has 1 apples and gets 2. How many?",
@@ -53,9 +53,27 @@ def by_hand(student: Student, text: str, label: str) -> float:
     return sum(float(row[id_]) for row, id_ in zip(tokens, target, strict=True))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_every_label_has_the_likelihood_that_it_has_alone(student: Student, batch_size: int) -> None:
-    found = label_log_likelihoods(student, TEXTS, LABELS, batch_size)
+def likelihoods(
+    student: Student, texts: Sequence[str], labels: Sequence[str], size: int
+) -> list[list[float]]:
+    """log p(label, end | text) of every label, `size` texts at a time."""
+    encoder, found = student.encoder, []
+    targets = [encoder.target(label) for label in labels]
+    student.model.eval()
+    for begin in range(0, len(texts), size):
+        sources = [encoder.source(text, "label") for text in texts[begin : begin + size]]
+        with torch.inference_mode():
+            found += scoring.spell(student, sources, encoder.opening("label"), [targets] * len(sources))
+    return [[math.fsum(tokens) for tokens in row] for row in found]
+
+
+@pytest.mark.parametrize("at_once", [0, 64])
+@pytest.mark.parametrize("size", [1, 3, 32])
+def test_every_label_has_the_likelihood_that_it_has_alone(
+    student: Student, size: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_AT_ONCE", at_once)
+    found = likelihoods(student, TEXTS, LABELS, size)
     for text, row in zip(TEXTS, found, strict=True):
         assert row == pytest.approx([by_hand(student, text, label) for label in LABELS], abs=2e-4)
 
@@ -66,25 +84,43 @@ def test_answers_are_those_of_generation_and_probabilities_the_softmax(
 ) -> None:
     found = answers_with_probabilities(student, TEXTS, LABELS, 5, batch_size)
     assert [answer for answer, _ in found] == generate(student, TEXTS, 5, batch_size)
-    for row, (_, share) in zip(label_log_likelihoods(student, TEXTS, LABELS, batch_size), found, strict=True):
+    for row, (_, share) in zip(likelihoods(student, TEXTS, LABELS, batch_size), found, strict=True):
         total = math.fsum(math.exp(value) for value in row)
-        assert share == pytest.approx([math.exp(value) / total for value in row])
+        assert share == pytest.approx([math.exp(value) / total for value in row], rel=1e-4)
         assert math.fsum(share) == pytest.approx(1.0)
 
 
 def test_the_order_of_labels_and_texts_is_theirs(student: Student) -> None:
-    whole = label_log_likelihoods(student, TEXTS, LABELS)
-    turned = label_log_likelihoods(student, TEXTS[::-1], LABELS[::-1])
-    for row, other in zip(whole, turned[::-1], strict=True):
+    whole = answers_with_probabilities(student, TEXTS, LABELS, 3)
+    turned = answers_with_probabilities(student, TEXTS[::-1], LABELS[::-1], 3)
+    for (answer, row), (same, other) in zip(whole, turned[::-1], strict=True):
+        assert answer == same
         assert row == pytest.approx(other[::-1], abs=2e-4)
-    assert label_log_likelihoods(student, [], LABELS) == []
+    assert answers_with_probabilities(student, [], LABELS, 3) == []
+
+
+@pytest.mark.parametrize("at_once", [0, 64])
+def test_every_text_may_have_labels_of_its_own(
+    student: Student, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_AT_ONCE", at_once)
+    encoder, own = student.encoder, [LABELS, LABELS[1:2], LABELS[::-1], LABELS[:3]]
+    sources = [encoder.source(text, "label") for text in TEXTS]
+    targets = [[encoder.target(label) for label in labels] for labels in own]
+    student.model.eval()
+    with torch.inference_mode():
+        found = scoring.spell(student, sources, encoder.opening("label"), targets)
+    assert [[len(tokens) for tokens in row] for row in found] == [[len(t) for t in row] for row in targets]
+    for text, labels, row in zip(TEXTS, own, found, strict=True):
+        expected = [by_hand(student, text, label) for label in labels]
+        assert [math.fsum(tokens) for tokens in row] == pytest.approx(expected, abs=2e-4)
 
 
 def test_a_student_in_training_goes_on_training(student: Student) -> None:
     student.model.train()
-    first = label_log_likelihoods(student, TEXTS, LABELS)
+    first = answers_with_probabilities(student, TEXTS, LABELS, 3)
     assert student.model.training
-    assert label_log_likelihoods(student, TEXTS, LABELS) == first
+    assert answers_with_probabilities(student, TEXTS, LABELS, 3) == first
 
 
 def test_an_encoder_reads_each_input_once_for_its_answer_and_all_labels(
@@ -100,15 +136,15 @@ def test_where_memory_runs_out_the_batches_are_halved(
     student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, sizes = answers_with_probabilities(student, TEXTS, LABELS, 3, 1), []
-    plain, most = scoring._scores, 1
+    plain, most = scoring.spell, 1
 
-    def small(given: Student, sources: list[Any], *rest: Any) -> torch.Tensor:
+    def small(given: Student, sources: list[Any], *rest: Any) -> Any:
         sizes.append(len(sources))
         if len(sources) > most:
             raise torch.OutOfMemoryError("out of memory")
         return plain(given, sources, *rest)
 
-    monkeypatch.setattr(scoring, "_scores", small)
+    monkeypatch.setattr(scoring, "spell", small)
     assert answers_with_probabilities(student, TEXTS, LABELS, 3) == expected
     assert sizes == [4, 2, 1, 1, 1, 1]
     most = 0

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepdistill.student.branches import lay_out
 from stepdistill.student.encode import TASKS, Branch, Item
-from stepdistill.student.loss import IGNORED, Mean, token_weight
-from stepdistill.student.padding import pad_right
+from stepdistill.student.loss import Mean, token_weight
+from stepdistill.student.padding import IGNORED, pad_right
 from stepdistill.weights import Family
 
 Batch = dict[str, Any]
@@ -85,30 +86,23 @@ class Collator:
         }
 
     def _causal(self, items: Sequence[Item]) -> Batch:
-        names = ("input_ids", "position_ids", "segments", "labels", "tasks")
-        columns: dict[str, list[list[int]]] = {name: [] for name in names}
-        weights: list[list[float]] = []
-        for row in (row for item in items for row in item):
-            n = len(row.source)
-            ids, places, segments = list(row.source), list(range(n)), [0] * n
-            labels, tasks, counted = [IGNORED] * n, [0] * n, [0.0] * n
-            for number, branch in enumerate(row.branches, start=1):
-                if not branch.opening:
-                    raise ValueError("a causal model needs a marker between input and target")
-                read = [*branch.opening, *branch.target[:-1]]
-                before = len(branch.opening) - 1
-                ids += read
-                places += range(n, n + len(read))
-                segments += [number] * len(read)
-                labels += [IGNORED] * before + branch.target
-                tasks += [TASKS.index(branch.task)] * len(read)
-                counted += [0.0] * before + self._spread(branch)
-            for name, values in zip(names, (ids, places, segments, labels, tasks), strict=True):
-                columns[name].append(values)
-            weights.append(counted)
-        fillers = {"input_ids": self.pad, "segments": -1, "labels": IGNORED}
-        padded = {name: pad_right(rows, fillers.get(name, 0)) for name, rows in columns.items()}
-        return {**padded, "weights": _floats(weights)}
+        rows = [row for item in items for row in item]
+        lines = [lay_out(row) for row in rows]
+        kinds, weights = [], []
+        for row, line in zip(rows, lines, strict=True):
+            kind = [0, *[TASKS.index(branch.task) for branch in row.branches]]
+            share = [0.0, *[self._weight(branch) for branch in row.branches]]
+            counted = zip(line.segments, line.labels, strict=True)
+            kinds.append([kind[segment] for segment in line.segments])
+            weights.append([share[segment] if label != IGNORED else 0.0 for segment, label in counted])
+        return {
+            "input_ids": pad_right([line.ids for line in lines], self.pad),
+            "position_ids": pad_right([line.places for line in lines], 0),
+            "segments": pad_right([line.segments for line in lines], -1),
+            "labels": pad_right([line.labels for line in lines], IGNORED),
+            "tasks": pad_right(kinds, 0),
+            "weights": _floats(weights),
+        }
 
     def _spread(self, branch: Branch) -> list[float]:
         return [self._weight(branch)] * len(branch.target)

@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from stepdistill.student.batch import Batch
+from stepdistill.student.branches import branch_mask, logits_at
 from stepdistill.student.encode import TASKS
-from stepdistill.student.loss import IGNORED, task_sums
+from stepdistill.student.loss import task_sums
+from stepdistill.student.padding import IGNORED
 from stepdistill.weights import Family
 
 Forward = Callable[..., Any]
@@ -42,22 +44,6 @@ def multitask(model: Any, family: Family) -> Iterator[None]:
             del base.forward
         else:
             base.forward = before
-
-
-def can_branch(model: Any) -> bool:
-    """Whether a causal model can read an input once for several targets: by a mask of our own.
-
-    It cannot where a layer looks back over a window or carries a state; there, each target is given
-    an input of its own.
-    """
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
-    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    attention = getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
-    # Without places given by us, the branches could not begin at the same one.
-    places = getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None)
-    biased = getattr(config, "alibi", False)
-    return bool(attention and places and kinds == {"full_attention"} and not window and not biased)
 
 
 def _pair(model: Any, forward: Forward, batch: Batch) -> Tensor:
@@ -96,33 +82,3 @@ def _sums(model: Any, call: Forward, labels: Tensor, weights: Tensor, tasks: Ten
     with logits_at(model, chosen):
         logits = call(use_cache=False).logits
     return task_sums(logits, labels[chosen], weights[chosen].to(logits.device), tasks[chosen], len(TASKS))
-
-
-@contextlib.contextmanager
-def logits_at(model: Any, chosen: Tensor) -> Iterator[None]:
-    """Inside, the output layer works on the chosen positions only: (tokens, vocabulary) come out.
-
-    A vocabulary is a hundred times wider than the hidden layer, and most positions have no target.
-    """
-    head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, args: (args[0][chosen], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def branch_mask(segments: Tensor, model: Any) -> Tensor:
-    """What each position may see: 2-D where rows have one branch, else (rows, 1, width, width)."""
-    if int(segments.max()) <= 1:
-        return segments.ge(0).long()
-    width = segments.shape[1]
-    keys, queries = segments[:, None, :], segments[:, :, None]
-    seen = ((keys == 0) | (keys == queries)) & (keys >= 0)
-    seen &= torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-    # Padding sees itself: a softmax over nothing is not a number.
-    seen |= torch.eye(width, dtype=torch.bool, device=segments.device)
-    if model.config.get_text_config()._attn_implementation == "sdpa":
-        return seen[:, None]
-    additive = torch.zeros(seen.shape, dtype=model.dtype, device=segments.device)
-    return additive.masked_fill(~seen, torch.finfo(model.dtype).min)[:, None]

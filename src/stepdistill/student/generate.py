@@ -57,8 +57,8 @@ def generate(
     check_positions(student, longest, len(opening), new_tokens)
     return in_batches(
         student,
-        sources,
-        lambda chosen: write(student, chosen, opening, new_tokens, stop),
+        list(map(len, sources)),
+        lambda places: write(student, [sources[i] for i in places], opening, new_tokens, stop),
         f"not enough memory to answer one input at a time (the longest has {longest} tokens, and up to "
         f"{new_tokens} are written); free memory, shorten the texts, or take a smaller student",
         batch_size,
@@ -68,27 +68,27 @@ def generate(
 
 def in_batches(
     student: Student,
-    sources: Sequence[list[int]],
-    work: Callable[[list[list[int]]], Sequence[T]],
+    lengths: Sequence[int],
+    work: Callable[[list[int]], Sequence[T]],
     refusal: str,
     batch_size: int = 32,
     watch: Watcher = unwatched,
 ) -> list[T]:
-    """What `work` gives for each input, in their order; it is given batches of similar length.
+    """What `work` gives for each input, in their order; it is given places of inputs of similar length.
 
     Where memory runs out, the batches are halved from there on.
 
     Raises:
         StudentError: with the words `refusal`, where one input at a time needs more memory than there is.
     """
-    order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), i))
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     found: dict[int, T] = {}
     was_training = student.model.training
     student.model.eval()
     try:
         while len(found) < len(order):
             chosen = order[len(found) : len(found) + batch_size]
-            made = _tried(work, [sources[i] for i in chosen])
+            made = _tried(work, chosen)
             if made is None and len(chosen) == 1:
                 raise StudentError(refusal)
             if made is None:
@@ -98,7 +98,7 @@ def in_batches(
             watch("predict", len(found), len(order))
     finally:
         student.model.train(was_training)
-    return [found[i] for i in range(len(sources))]
+    return [found[i] for i in range(len(lengths))]
 
 
 def check_positions(student: Student, source: int, opening: int, new_tokens: int) -> None:
@@ -117,10 +117,10 @@ def check_positions(student: Student, source: int, opening: int, new_tokens: int
         )
 
 
-def _tried(work: Callable[[list[list[int]]], Sequence[T]], sources: list[list[int]]) -> Sequence[T] | None:
+def _tried(work: Callable[[list[int]], Sequence[T]], places: list[int]) -> Sequence[T] | None:
     """What the work gives; None where memory ran out."""
     try:
-        return work(sources)
+        return work(places)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -131,13 +131,27 @@ def _tried(work: Callable[[list[list[int]]], Sequence[T]], sources: list[list[in
 
 def write(
     student: Student,
-    sources: Sequence[list[int]],
-    opening: list[int],
+    sources: Sequence[Sequence[int]],
+    opening: Sequence[int],
     new_tokens: int,
     stop: str | None = None,
     read: Any = None,
 ) -> list[str]:
-    """The answers to one batch of encoded inputs.
+    """The answers to one batch of encoded inputs, as text; else as `write_ids`."""
+    written = write_ids(student, sources, opening, new_tokens, stop, read)
+    texts = student.tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def write_ids(
+    student: Student,
+    sources: Sequence[Sequence[int]],
+    opening: Sequence[int],
+    new_tokens: int,
+    stop: str | None = None,
+    read: Any = None,
+) -> list[list[int]]:
+    """The answers to one batch of encoded inputs, without the end of sequence.
 
     `read` is what an encoder has made of them, right-padded, where somebody else has need of it too.
     """
@@ -160,8 +174,16 @@ def write(
     stops = [Stop(tokenizer, stop, begin)] if stop else None
     encoded = {} if read is None else {"encoder_outputs": read}
     written = model.generate(**given, **encoded, max_new_tokens=new_tokens, stopping_criteria=stops)
-    texts = tokenizer.batch_decode(written[:, begin:], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    return [_ended(row, int(tokenizer.eos_token_id), pad) for row in written[:, begin:].tolist()]
+
+
+def _ended(ids: list[int], end: int, pad: int) -> list[int]:
+    """Ids up to the end of sequence, without the padding behind what another row's length has left."""
+    if end in ids:
+        return ids[: ids.index(end)]
+    while ids and ids[-1] == pad:
+        ids.pop()
+    return ids
 
 
 class Stop(StoppingCriteria):  # type: ignore[misc]

@@ -10,9 +10,6 @@ from torch.nn.functional import cross_entropy
 
 Mean = Literal["tokens", "examples"]
 
-IGNORED = -100
-"""Target id of positions that carry no loss."""
-
 
 def token_weight(weight: float, tokens: int, mean: Mean) -> float:
     """What one token of a target counts: the target's weight, or an equal share of it.

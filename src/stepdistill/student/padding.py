@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+IGNORED = -100
+"""Target id of positions that carry no loss."""
+
 
 def pad_right(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
     """Rows as one tensor, filled up behind.

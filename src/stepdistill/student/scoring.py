@@ -1,9 +1,9 @@
-"""How likely a student finds each label of a closed set: teacher-forced, an input read once for all."""
+"""How likely a student finds each answer of a closed set: teacher-forced, an input read once for all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,16 +13,18 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from stepdistill.records import TaskName, Watcher, unwatched
-from stepdistill.student.batch import Collator
+from stepdistill.student.branches import branch_mask, can_branch, lay_out, logits_at
 from stepdistill.student.encode import Branch, Row
-from stepdistill.student.forward import branch_mask, can_branch, logits_at
 from stepdistill.student.generate import check_positions, in_batches, write
-from stepdistill.student.loss import IGNORED
 from stepdistill.student.model import Student
-from stepdistill.student.padding import pad_right
+from stepdistill.student.padding import IGNORED, pad_right
 from stepdistill.weights import decoder_start
 
+Ids = Sequence[int]
 _TASK: TaskName = "label"
+_AT_ONCE = 64
+"""Rows of a decoder up to which all targets are one call; with more, copies of what it has read cost more
+than calls."""
 _REFUSAL = (
     "not enough memory to answer one input at a time and to measure how sure the student is of each label; "
     "free memory, shorten the texts, or give evaluate.probabilities: false"
@@ -39,8 +41,8 @@ def answers_with_probabilities(
 ) -> list[tuple[str, tuple[float, ...]]]:
     """As `generate` answers with a label, and beside each answer the probability of every label.
 
-    These are the softmax over the labels of `label_log_likelihoods`. An encoder reads each input once for
-    both, so that they cost little beside the answer.
+    These are the softmax over the labels of log p(label, end | `[label]` text). An encoder reads each
+    input once for both, so that they cost little beside the answer.
 
     Raises:
         StudentError: as `generate`.
@@ -51,40 +53,60 @@ def answers_with_probabilities(
     most = max([new_tokens, *map(len, targets)])
     check_positions(student, max(map(len, sources), default=0), len(opening), most)
 
-    def work(chosen: list[list[int]]) -> list[tuple[str, tuple[float, ...]]]:
-        read = _read(student, chosen) if student.family == "encoder-decoder" else None
+    def work(places: list[int]) -> list[tuple[str, tuple[float, ...]]]:
+        chosen = [sources[place] for place in places]
+        read = read_inputs(student, chosen)
         answers = write(student, chosen, opening, new_tokens, read=read)
-        scores = _scores(student, chosen, targets, read).tolist()
-        return list(zip(answers, map(_softmax, scores), strict=True))
+        spelled = spell(student, chosen, opening, [targets] * len(chosen), read)
+        shares = [_softmax([math.fsum(tokens) for tokens in row]) for row in spelled]
+        return list(zip(answers, shares, strict=True))
 
     with torch.inference_mode():
-        return in_batches(student, sources, work, _REFUSAL, batch_size, watch)
+        return in_batches(student, list(map(len, sources)), work, _REFUSAL, batch_size, watch)
 
 
-def label_log_likelihoods(
-    student: Student, texts: Sequence[str], labels: Sequence[str], batch_size: int = 32
-) -> list[list[float]]:
-    """log p(label, end | `[label]` text) in nats: (texts, labels), in their orders.
+def read_inputs(student: Student, sources: Sequence[Ids]) -> BaseModelOutput | None:
+    """What an encoder makes of a batch; None of a causal model."""
+    if student.family == "causal":
+        return None
+    ids = pad_right(sources, int(student.tokenizer.pad_token_id)).to(student.model.device)
+    found = student.model.get_encoder()(input_ids=ids, attention_mask=_mask(student, sources))
+    return BaseModelOutput(last_hidden_state=found.last_hidden_state)
+
+
+def first_step(student: Student, sources: Sequence[Ids], opening: Ids) -> Tensor:
+    """log p(token | source, opening) in nats of every token of the vocabulary: (sources, vocabulary)."""
+    model = student.model
+    if student.family == "causal":
+        prompts = [[*source, *opening] for source in sources]
+        ids = pad_right(prompts, int(student.tokenizer.pad_token_id)).to(model.device)
+        last = torch.zeros_like(ids, dtype=torch.bool)
+        last[range(len(prompts)), [len(prompt) - 1 for prompt in prompts]] = True
+        with logits_at(model, last):
+            found = model(input_ids=ids, attention_mask=_mask(student, prompts), use_cache=False).logits
+        return _log_probabilities(found)
+    return _decoder_step(student, sources, opening, read_inputs(student, sources), None)
+
+
+def spell(
+    student: Student,
+    sources: Sequence[Ids],
+    opening: Ids,
+    targets: Sequence[Sequence[Ids]],
+    read: BaseModelOutput | None = None,
+) -> list[list[list[float]]]:
+    """log p of every token of every target in nats, teacher-forced: (sources, targets, tokens).
 
     Args:
-        student: put into evaluation mode while this runs.
-        texts: inputs as in training, without the task's marker.
-        labels: the closed set, as students are trained to write it.
-        batch_size: inputs in one call, as long as memory lasts.
-
-    Raises:
-        StudentError: one input at a time needs more memory than there is.
+        student: in evaluation mode.
+        sources: ids of inputs, as in training.
+        opening: ids between input and target; not scored.
+        targets: what is scored behind each source.
+        read: what `read_inputs` gave, where somebody else has need of it too.
     """
-    encoder = student.encoder
-    sources = [encoder.source(text, _TASK) for text in texts]
-    targets = [encoder.target(label) for label in labels]
-
-    def work(chosen: list[list[int]]) -> list[list[float]]:
-        found: list[list[float]] = _scores(student, chosen, targets).tolist()
-        return found
-
-    with torch.inference_mode():
-        return in_batches(student, sources, work, _REFUSAL, batch_size)
+    if student.family == "causal":
+        return _causal(student, sources, opening, targets)
+    return _pair(student, sources, opening, targets, read or read_inputs(student, sources))
 
 
 def _softmax(scores: Sequence[float]) -> tuple[float, ...]:
@@ -92,79 +114,101 @@ def _softmax(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(share / sum(shares) for share in shares)
 
 
-def _scores(student: Student, sources: list[list[int]], targets: list[list[int]], read: Any = None) -> Tensor:
-    """(sources, targets)."""
-    if student.family == "causal":
-        return _causal(student, sources, targets)
-    return _pair(student, sources, targets, _read(student, sources) if read is None else read)
-
-
-def _read(student: Student, sources: list[list[int]]) -> BaseModelOutput:
-    """What an encoder makes of a batch."""
-    ids = pad_right(sources, int(student.tokenizer.pad_token_id)).to(student.model.device)
-    found = student.model.get_encoder()(input_ids=ids, attention_mask=_mask(student, sources))
-    return BaseModelOutput(last_hidden_state=found.last_hidden_state)
-
-
-def _mask(student: Student, sources: list[list[int]]) -> Tensor:
+def _mask(student: Student, sources: Sequence[Ids]) -> Tensor:
     return pad_right([[1] * len(source) for source in sources], 0).to(student.model.device)
 
 
-def _pair(student: Student, sources: list[list[int]], targets: list[list[int]], read: Any) -> Tensor:
-    """What the decoder needs of the encoder is made once; then a short step of the decoder for each label."""
-    model, rows, mask = student.model, len(sources), _mask(student, sources)
-    opening = [decoder_start(model), *student.encoder.opening(_TASK)]
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-
-    def spell(tokens: Sequence[int | None]) -> Tensor:
-        fed = torch.tensor([list(tokens)] * rows, device=model.device)
-        logits = model(
-            encoder_outputs=read,
-            attention_mask=mask,
-            decoder_input_ids=fed,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
-        return _log_probabilities(logits)
-
-    first, columns = spell(opening)[:, -1], []
-    for target in targets:
-        score = first[:, target[0]]
-        if len(target) > 1:
-            following = torch.tensor(target[1:], device=model.device).expand(rows, -1)
-            score = score + spell(target[:-1]).gather(2, following[:, :, None]).sum(dim=(1, 2))
-            # The next label begins behind the opening again.
-            cache.self_attention_cache.crop(1 - len(target))
-        columns.append(score)
-    return torch.stack(columns, dim=1)
+def _decoder_step(student: Student, sources: Sequence[Ids], opening: Ids, read: Any, cache: Any) -> Tensor:
+    """What the decoder expects behind the opening; what it has read of it stays in the cache."""
+    model = student.model
+    fed = torch.tensor([[decoder_start(model), *opening]] * len(sources), device=model.device)
+    logits = model(
+        encoder_outputs=read,
+        attention_mask=_mask(student, sources),
+        decoder_input_ids=fed,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).logits
+    return _log_probabilities(logits[:, -1])
 
 
-def _causal(student: Student, sources: list[list[int]], targets: list[list[int]]) -> Tensor:
-    """Each input once, its labels behind it, none of which sees another; or once for each label.
+def _pair(
+    student: Student, sources: Sequence[Ids], opening: Ids, targets: Sequence[Sequence[Ids]], read: Any
+) -> list[list[list[float]]]:
+    """What the decoder needs of the encoder is made once; then a short step of the decoder for the targets.
 
-    The form of training: `forward.can_branch` says which models can.
+    All targets are one step, as a batch, where the batch stays small; else each is a step of its own.
     """
-    model, opening = student.model, student.encoder.opening(_TASK)
-    branches = [Branch(_TASK, opening, target) for target in targets]
+    rows, most = len(sources), max(map(len, targets))
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    first = _decoder_step(student, sources, opening, read, cache)
+    # A source with fewer targets than another has its last one scored again, and that is dropped.
+    full = [[*row, *[row[-1]] * (most - len(row))] for row in targets]
+    mask, step = _mask(student, sources), 1
+    if rows * most <= _AT_ONCE:
+        step = most
+        cache.batch_repeat_interleave(most)
+        mask = mask.repeat_interleave(most, 0)
+        read = BaseModelOutput(last_hidden_state=read.last_hidden_state.repeat_interleave(most, 0))
+    found: list[list[list[float]]] = [[] for _ in sources]
+    for begin in range(0, most, step):
+        chosen = [target for row in full for target in row[begin : begin + step]]
+        places = [place for place in range(rows) for _ in range(step)]
+        starts = first[places, [target[0] for target in chosen]].tolist()
+        rests = _rests(student, chosen, mask, read, cache)
+        for place, start, rest in zip(places, starts, rests, strict=True):
+            found[place].append([start, *rest])
+    return [spelled[: len(row)] for spelled, row in zip(found, targets, strict=True)]
+
+
+def _rests(
+    student: Student, targets: Sequence[Ids], mask: Tensor, read: Any, cache: Any
+) -> Iterator[list[float]]:
+    """log p of the tokens of each target from the second on; the cache is left as it was."""
+    model, width = student.model, max(map(len, targets)) - 1
+    if not width:
+        return iter([[] for _ in targets])
+    # Padding stands behind a target, where the decoder does not look.
+    fed = pad_right([target[:-1] for target in targets], int(student.tokenizer.pad_token_id))
+    logits = model(
+        encoder_outputs=read,
+        attention_mask=mask,
+        decoder_input_ids=fed.to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    cache.self_attention_cache.crop(-width)
+    following = pad_right([target[1:] for target in targets], 0).to(model.device)
+    tokens = _log_probabilities(logits).gather(2, following[:, :, None])[:, :, 0].tolist()
+    return (row[: len(target) - 1] for row, target in zip(tokens, targets, strict=True))
+
+
+def _causal(
+    student: Student, sources: Sequence[Ids], opening: Ids, targets: Sequence[Sequence[Ids]]
+) -> list[list[list[float]]]:
+    """Each input once, its targets behind it, none of which sees another; or once for each target.
+
+    The form of training: `branches.can_branch` says which models can.
+    """
+    model, pad, rows = student.model, int(student.tokenizer.pad_token_id), []
     shared = can_branch(model)
-    groups = [tuple(branches)] if shared else [(branch,) for branch in branches]
-    items = [(Row(source, group),) for source in sources for group in groups]
-    collate = Collator(int(student.tokenizer.pad_token_id), student.family)
-    batch = collate(list(enumerate(items)))
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    chosen = batch["labels"].ne(IGNORED)
+    for source, group in zip(sources, targets, strict=True):
+        branches = tuple(Branch(_TASK, list(opening), list(target)) for target in group)
+        rows += [Row(list(source), part) for part in ([branches] if shared else [(b,) for b in branches])]
+    lines = [lay_out(row) for row in rows]
+    labels = pad_right([line.labels for line in lines], IGNORED).to(model.device)
+    segments = pad_right([line.segments for line in lines], -1).to(model.device)
+    chosen = labels.ne(IGNORED)
     with logits_at(model, chosen):
         logits = model(
-            input_ids=batch["input_ids"],
-            attention_mask=branch_mask(batch["segments"], model),
-            position_ids=batch["position_ids"],
+            input_ids=pad_right([line.ids for line in lines], pad).to(model.device),
+            attention_mask=branch_mask(segments, model),
+            position_ids=pad_right([line.places for line in lines], 0).to(model.device),
             use_cache=False,
         ).logits
-    tokens = _log_probabilities(logits).gather(1, batch["labels"][chosen][:, None])[:, 0]
-    row = torch.arange(len(items), device=model.device)[:, None].expand_as(chosen)[chosen]
-    place = row * len(groups[0]) + batch["segments"][chosen] - 1
-    total = torch.zeros(len(sources) * len(targets), dtype=tokens.dtype, device=model.device)
-    return total.index_add(0, place, tokens).reshape(len(sources), len(targets))
+    # The chosen positions come in the order of sources, targets and tokens.
+    tokens = iter(_log_probabilities(logits).gather(1, labels[chosen][:, None])[:, 0].tolist())
+    return [[[next(tokens) for _ in target] for target in group] for group in targets]
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

@@ -19,12 +19,13 @@ from stepdistill.records import Target, TaskName, Watcher, unwatched
 from stepdistill.student.adapter import adapt, merged, trainable
 from stepdistill.student.balance import Balance, check_whole
 from stepdistill.student.batch import Collator
+from stepdistill.student.branches import can_branch
 from stepdistill.student.card import CARD, LOG, card
 from stepdistill.student.checkpoint import checkpoints
 from stepdistill.student.corpus import Corpus, write_corpus
 from stepdistill.student.encode import Encoder, Item
 from stepdistill.student.flow import Flow
-from stepdistill.student.forward import can_branch, multitask
+from stepdistill.student.forward import multitask
 from stepdistill.student.guards import Guard, out_of_memory, unused_weights
 from stepdistill.student.journal import Journal, Progress, history
 from stepdistill.student.limits import check_asked, check_label_set, limits_of

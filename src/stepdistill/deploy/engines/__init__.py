@@ -35,6 +35,11 @@ class Question:
 class Engine(Protocol):
     """A loaded model. Safe to be used by one thread at a time; one batch is one call."""
 
+    @property
+    def computes(self) -> str:
+        """The type of number that it multiplies in, such as float32 or int8."""
+        ...
+
     def first(self, questions: Sequence[Question]) -> list[list[float]]:
         """log p(first token of each target | prompt) in nats, over the whole vocabulary: one step."""
         ...
@@ -54,15 +59,18 @@ ENGINES = {
     "onnx": "stepdistill.deploy.engines.onnx",
     "gguf": "stepdistill.deploy.engines.llama",
 }
-"""The module of each format. Each has `open_engine(folder: Path, bundle: Bundle, threads: int | None) -> Engine`."""
+"""The module of each format. Each has `open_engine(folder, bundle, threads=None) -> Engine`."""
 
 
 def open_engine(folder: Path, bundle: Bundle, threads: int | None = None) -> Engine:
     """The engine for a bundle's format, loaded; `threads` None: as the library chooses.
 
+    A student's own folder is opened too, with the manifest that `bundle.of_student` makes of it.
+
     Raises:
         MissingExtraError: the format's library is not installed.
         StudentError: the files cannot be loaded.
     """
-    engine: Engine = importlib.import_module(ENGINES[bundle.format]).open_engine(folder, bundle, threads)
+    module = importlib.import_module(ENGINES[bundle.format])
+    engine: Engine = module.open_engine(folder, bundle, threads)
     return engine
