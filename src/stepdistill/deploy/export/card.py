@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from stepdistill.config import TeacherConfig, check
 from stepdistill.deploy.bundle import Bundle
+from stepdistill.deploy.coverage import Z90
 from stepdistill.deploy.export import figures
 from stepdistill.deploy.export.facts import Facts
 from stepdistill.deploy.export.loading import row_shape, snippets
 from stepdistill.deploy.export.markdown import block, code, front_matter, inline
+from stepdistill.deploy.readout import DEFAULT
 from stepdistill.evaluate.bootstrap import Difference, paired
 from stepdistill.evaluate.calibration import BINS
-from stepdistill.evaluate.statistics import holm
+from stepdistill.evaluate.statistics import holm, wilson
 from stepdistill.records import RunRecord
 from stepdistill.study.comparisons import p_value, points
 from stepdistill.task.schema import TaskSpec
@@ -88,7 +90,7 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
     task = check(TaskSpec, bundle.card["task"], "student.json")
     compared = _compared(facts)
     rows = _coverage(proof.get("coverage") or (), bundle.settings.threshold)
-    row = row_shape(task)
+    row = row_shape(task, bundle.card.get("test_rationales") == "teacher")
     page = _template().render(
         bundle=bundle,
         proof=_whole(proof),
@@ -109,7 +111,7 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
         compared=compared,
         coverage=rows,
         priced=any(one["usd"] is not None for one in rows),
-        readout=_READOUTS[bundle.settings.readout or "sum"],
+        readout=_READOUTS[bundle.settings.readout or DEFAULT],
         bins=BINS,
         machine=", ".join(f"{key} {value}" for key, value in (proof.get("machine") or {}).items()),
         row=json.dumps(row, ensure_ascii=False),
@@ -198,7 +200,14 @@ def _coverage(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> li
         chosen += below[:1]
     at = _at(points_, threshold)
     kept = [one for one in points_ if one in chosen or one is at]
-    return [{**one, "chosen": one is at, "usd": one.get("usd_per_1000")} for one in kept]
+    return [
+        {**one, "chosen": one is at, "usd": one.get("usd_per_1000"), "assured": _assured(one)} for one in kept
+    ]
+
+
+def _assured(point: Mapping[str, Any]) -> float:
+    """The accuracy that is exceeded with 95 % certainty, as `coverage.Point` has it."""
+    return wilson(round(point["accuracy"] * point["n"]), point["n"], Z90)[0]
 
 
 def _at(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> Mapping[str, Any] | None:

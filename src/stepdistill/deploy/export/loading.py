@@ -24,8 +24,8 @@ class Snippet:
     code: str
 
 
-def row_shape(task: TaskSpec) -> dict[str, Any]:
-    """A row as the task's template reads it, with every text left blank.
+def row_shape(task: TaskSpec, helped: bool = False) -> dict[str, Any]:
+    """A row as the task's template reads it, with every text left blank; `helped`: by a rationale, too.
 
     >>> from stepdistill.task.load import load_task
     >>> row_shape(load_task("claims").spec)
@@ -37,7 +37,7 @@ def row_shape(task: TaskSpec) -> dict[str, Any]:
         _put(shape, name, BLANK)
     if task.answer.options:
         _put(shape, task.answer.options, [BLANK, BLANK])
-    return shape
+    return {**shape, "rationale": BLANK} if helped else shape
 
 
 def snippets(bundle: Bundle, row: Mapping[str, Any]) -> list[Snippet]:
