@@ -139,7 +139,7 @@ def test_that_no_rationale_was_written_is_said(
     cli: Any, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "stepdistill.evaluate.predict.generate", lambda _, texts, *__, **___: [""] * len(texts)
+        "stepdistill.deploy.model.Model.write", lambda _, task, texts, *__, **___: [""] * len(texts)
     )
     done = cli("predict", finished, "A storm.", "--student", "step-by-step", "--explain")
     assert done.out.splitlines()[-1] == "(no rationale was written)"

@@ -4,69 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import stepdistill
-from stepdistill.config import load_run
-from stepdistill.deploy import runtime
-from stepdistill.errors import DataError, RunFolderError
-from stepdistill.evaluate import predict
-from stepdistill.records import unwatched
-from stepdistill.study.run import Run
+from stepdistill.deploy.cards import students
+from stepdistill.deploy.model import Model
+from stepdistill.deploy.runtime import Runtime
+from stepdistill.errors import ConfigError, DataError, RunFolderError
+from stepdistill.records import Example
 
-CHOICES = """
-name: where
-instruction: Say where it is.
-input: "{question}\\nAnswer Choices:\\n{options}"
-answer: {kind: choice, column: answer, options: choices}
-data: {files: {train: train.jsonl, test: train.jsonl}}
-"""
-RUN = """
-task: TASK
-teacher: {completions: {train: ANSWERS}}
-student: {model: "scratch:", scratch: {d_model: 32, d_ff: 64, heads: 2, layers: 1, dropout: 0.0}}
-methods: [finetune, step-by-step]
-train: {epochs: 12, batch_size: 4, learning_rate: 3e-3, threads: 1}
-out: OUT
-"""
-ROWS = [
-    {"question": f"Where is the {thing}?", "choices": ["sea", "attic", "field"], "answer": place}
-    for thing, place in [("fish", "sea"), ("box", "attic"), ("cow", "field"), ("whale", "sea")] * 10
-]
+ROW = {"question": "Where is the fish?", "choices": ["sea", "attic", "field"], "answer": "sea"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(choices: Any) -> Path:
     """A run on a choice task so small that the student learns it by heart."""
-    home = tmp_path_factory.mktemp("choices")
-    (home / "task.yaml").write_text(CHOICES)
-    (home / "train.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    answers = [
-        {"id": f"train-{i}", "rationale": "One looks there.", "label": r["answer"]}
-        for i, r in enumerate(ROWS)
-    ]
-    (home / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
-    text = RUN.replace("TASK", f"{home}/task.yaml").replace("ANSWERS", f"{home}/answers.jsonl")
-    (home / "run.yaml").write_text(text.replace("OUT", f"{home}/out"))
-    run = Run(load_run(home / "run.yaml"), unwatched)
-    run.open()
-    run.annotate()
-    run.train()
-    assert {record.name: record.scorecard.value for record in run.evaluate()} == {
-        "finetune": 1.0,
-        "step-by-step": 1.0,
-    }
-    return home / "out"
+    return Path(choices.folder)
 
 
-def test_a_student_gives_the_answers_that_it_was_measured_with(folder: Path) -> None:
+def test_a_student_gives_the_answers_that_it_was_measured_with(folder: Path, choices: Any) -> None:
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").open()]
     for name in ("finetune", "step-by-step"):
         student = stepdistill.load(folder, name)
-        examples = student.read_input(ROWS, "rows")
+        examples = student.read_input(choices.rows, "rows")
         measured = [row["label"] for row in rows if row["name"] == name]
         assert [p.label for p in student.predict(examples)] == measured
 
@@ -79,13 +42,13 @@ def test_options_are_found_in_a_text_that_has_them_as_lines(folder: Path) -> Non
 def test_the_student_that_explains_is_taken_where_both_are_equally_good(folder: Path) -> None:
     student = stepdistill.load(folder)
     assert student.explains
-    assert student.explain(student.read_input(ROWS[:1], "rows")[0]) == "One looks there."
+    assert student.explain(student.read_input([ROW], "rows")[0]) == "One looks there."
 
 
 def test_a_student_can_be_moved_and_asked_alone(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "students" / "finetune", tmp_path / "mine")
     student = stepdistill.load(tmp_path / "mine")
-    assert student.predict(student.read_input(ROWS[1:2], "rows"))[0].label == "attic"
+    assert student.predict(student.read_input([ROW], "rows"))[0].label == "sea"
 
 
 def test_what_was_taught_no_rationales_does_not_invent_them(folder: Path) -> None:
@@ -104,7 +67,7 @@ def test_what_was_taught_no_rationales_does_not_invent_them(folder: Path) -> Non
 )
 def test_a_row_that_cannot_be_asked_is_named(folder: Path, row: dict[str, object], part: str) -> None:
     with pytest.raises(DataError, match=part) as caught:
-        stepdistill.load(folder).read_input([ROWS[0], row], "in.jsonl")
+        stepdistill.load(folder).read_input([ROW, row], "in.jsonl")
     assert "in.jsonl, row 2" in str(caught.value)
 
 
@@ -113,6 +76,7 @@ def stored(folder: Path, name: str, **changes: object) -> None:
     card = {
         "name": name,
         "form": "both",
+        "family": "encoder-decoder",
         "explains": True,
         "test_rationales": None,
         "validation": 0.5,
@@ -149,7 +113,7 @@ def test_a_text_alone_is_refused_by_a_student_that_needs_the_teachers_help(
     stored(tmp_path, "rationale-input", task=card["task"], **helped)
     student = stepdistill.load(tmp_path)
     with pytest.raises(RunFolderError, match="`rationale` column") as caught:
-        student.predict(student.read_input(ROWS[:1], "rows"))
+        student.predict(student.read_input([ROW], "rows"))
     assert "\n" not in str(caught.value)
     with pytest.raises(RunFolderError, match="taught no rationales"):
         student.predict(["text"], explain=True)
@@ -169,17 +133,17 @@ def helped(folder: Path, tmp_path: Path) -> stepdistill.Runtime:
 def test_a_row_may_bring_a_rationale(
     helped: stepdistill.Runtime, given: str | None, kept: str | None
 ) -> None:
-    (example,) = helped.read_input([ROWS[0] | {"rationale": given}], "rows")
+    (example,) = helped.read_input([ROW | {"rationale": given}], "rows")
     assert example.rationale == kept
 
 
 def test_a_rationale_that_is_no_text_is_refused(helped: stepdistill.Runtime) -> None:
     with pytest.raises(DataError, match="rows, row 1: the rationale is not text"):
-        helped.read_input([ROWS[0] | {"rationale": 7}], "rows")
+        helped.read_input([ROW | {"rationale": 7}], "rows")
 
 
 def test_a_rationale_that_nobody_needs_may_be_anything(folder: Path) -> None:
-    (example,) = stepdistill.load(folder, "finetune").read_input([ROWS[0] | {"rationale": [7]}], "rows")
+    (example,) = stepdistill.load(folder, "finetune").read_input([ROW | {"rationale": [7]}], "rows")
     assert example.rationale is None
 
 
@@ -193,7 +157,7 @@ def test_a_control_is_asked_only_where_it_is_named(tmp_path: Path, control: str)
     assert stepdistill.load(tmp_path, f"step-by-step+{control}").card["rationales"] == control
 
 
-@pytest.mark.parametrize("key", ["prefix", "form", "new_tokens", "machine"])
+@pytest.mark.parametrize("key", ["prefix", "family", "form", "new_tokens", "machine"])
 def test_a_card_of_an_earlier_version_is_refused_in_one_line(folder: Path, tmp_path: Path, key: str) -> None:
     card = json.loads((folder / "students" / "finetune" / "student.json").read_text())
     del card[key]
@@ -202,22 +166,16 @@ def test_a_card_of_an_earlier_version_is_refused_in_one_line(folder: Path, tmp_p
         stepdistill.load(tmp_path)
 
 
+def of_form(folder: Path, form: str) -> Runtime:
+    """The student, as if it had been trained in another form."""
+    ((_, card),) = students(folder).values()
+    return Runtime(Model(folder, {**card, "form": form}))
+
+
 def test_where_no_rationale_was_written_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    student = stepdistill.load(folder, "step-by-step")
-    monkeypatch.setattr(predict, "generate", lambda _, texts, *__, **___: [""] * len(texts))
-    stepped = replace(student, card={**student.card, "form": "rationale-first"})
+    monkeypatch.setattr(Model, "write", lambda self, task, texts, *_, **__: [""] * len(texts))
+    stepped = of_form(folder / "students" / "step-by-step", "rationale-first")
     assert stepped.explain("Where?\n(a) sea\n(b) field") == ""
-
-
-@pytest.mark.parametrize(("trained", "asked"), [("cpu", "cpu"), ("cuda", "auto")])
-def test_a_student_is_asked_where_it_was_trained(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, trained: str, asked: str
-) -> None:
-    devices: list[str] = []
-    monkeypatch.setattr(runtime, "load_student", lambda *_, device, **__: devices.append(device))
-    student = stepdistill.load(folder, "finetune")
-    _ = replace(student, card={**student.card, "machine": {"device": trained}}).student
-    assert devices == [asked]
 
 
 def test_a_damaged_card_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -225,3 +183,24 @@ def test_a_damaged_card_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "student.json").write_text("{")
     with pytest.raises(DataError, match="malformed JSON"):
         stepdistill.load(tmp_path / "mine")
+
+
+def test_a_card_with_a_value_that_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "students" / "finetune", tmp_path / "mine")
+    card = json.loads((tmp_path / "mine" / "student.json").read_text())
+    (tmp_path / "mine" / "student.json").write_text(json.dumps(card | {"form": "labels"}))
+    with pytest.raises(ConfigError, match="form: unknown value 'labels'; did you mean 'label'"):
+        stepdistill.load(tmp_path / "mine")
+
+
+def test_a_students_own_folder_is_of_one_student(folder: Path) -> None:
+    with pytest.raises(RunFolderError, match="unknown student 'step-by-step'"):
+        stepdistill.load(folder / "students" / "finetune", "step-by-step")
+
+
+@pytest.mark.parametrize("text", ["half \ud83d", Example("1", "x", options=("\udc00",)), 7, b"bytes"])
+def test_what_is_no_text_is_refused(folder: Path, text: Any) -> None:
+    student = stepdistill.load(folder)
+    for ask in (lambda: student.predict(["fine", text]), lambda: student.check(text)):
+        with pytest.raises(DataError, match=r"input [12]: "):
+            ask()

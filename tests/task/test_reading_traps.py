@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepdistill.config import DataConfig
+from stepdistill.deploy.model import Model
 from stepdistill.deploy.runtime import Runtime
 from stepdistill.task import closed
 from stepdistill.task.closed import ChoiceKind, LabelKind, misspelt
@@ -68,7 +69,7 @@ def test_what_is_asked_later_is_rendered_as_in_training(tmp_path: Path, template
     task = load_task(str(tmp_path / "task.yaml"))
     trained = load_examples(task, DataConfig())["train"][0]
     card = {"task": task.spec.model_dump(mode="json", by_alias=True), "rationales": False}
-    asked = Runtime(tmp_path, card).read_input([row], "row")[0]
+    asked = Runtime(Model(tmp_path, card)).read_input([row], "row")[0]
     assert (asked.text, asked.options) == (trained.text, trained.options)
 
 
