@@ -280,7 +280,8 @@ def test_every_teacher_has_its_terms(teacher: TeacherConfig, said: str) -> None:
     [
         ({"labels": "gold", "rationales": None}, "labels of the data set; of the run's teacher nothing"),
         ({"labels": "teacher", "rationales": None}, "the teacher's labels."),
-        ({"rationales": "shuffled"}, "**It is a control"),
+        ({"rationales": "human"}, "rationales that people wrote; of the run's teacher nothing"),
+        ({"rationales": "shuffled"}, "the teacher's rationales of other examples. **It is a control"),
     ],
 )
 def test_whom_the_student_learned_from_is_said(card: dict[str, Any], said: str) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from stepdistill.config import TeacherConfig, check
+from stepdistill.config import check
 from stepdistill.deploy.bundle import Bundle
 from stepdistill.deploy.coverage import Z90
-from stepdistill.deploy.export import figures
+from stepdistill.deploy.export import figures, origin
 from stepdistill.deploy.export.facts import Facts
 from stepdistill.deploy.export.loading import row_shape, snippets
 from stepdistill.deploy.export.markdown import block, code, front_matter, inline
@@ -33,17 +32,6 @@ _SCORED = ("label", "both")
 """Forms whose label stands by itself, so that a closed set can be scored."""
 _SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """Coverages of which a card shows the nearest points: a whole curve has one for each example."""
-_LEARNED = {
-    "gold": "labels of the data set",
-    "teacher": "the teacher's labels",
-    "gold-else-teacher": "labels of the data set, and the teacher's where it has none",
-}
-_REASONS = {
-    "teacher": "the teacher's rationales",
-    "human": "rationales that people wrote",
-    "shuffled": "the teacher's rationales of other examples",
-    "filler": "words without content in place of rationales",
-}
 _ANSWERS = {"number": "a number", "equation": "an equation", "text": "a text"}
 _READOUTS = {
     "first": "the log-probability of its first token (and of what follows, among labels that share it)",
@@ -61,7 +49,6 @@ _FILTERS = {
     "points": points,
     "p": p_value,
 }
-_PROVIDER = "Outputs of {} fall under its provider's terms; check whether they may be used to train models."
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +88,13 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
         labels=task.answer.labels,
         closed=_is_scored(bundle.card, task),
         answer=_ANSWERS.get(task.answer.kind, "an option"),
-        simulated=_simulated(task, facts.teachers),
-        began=_began(bundle.card),
-        first_model=None if bundle.card["student"] == "scratch:" else _began(bundle.card),
-        learned=_learned(bundle.card),
+        simulated=origin.simulated(task, facts.teachers),
+        began=origin.began(bundle.card),
+        first_model=None if bundle.card["student"] == "scratch:" else origin.began(bundle.card),
+        learned=origin.learned(bundle.card),
         learns_answers=bundle.card["labels"] != "gold" or bundle.card["rationales"] == "teacher",
         control=bundle.card["rationales"] in ("shuffled", "filler", "none"),
-        teachers=[_teacher(one) for one in facts.teachers],
+        teachers=[origin.teacher(one) for one in facts.teachers],
         compared=compared,
         coverage=rows,
         priced=any(one["usd"] is not None for one in rows),
@@ -140,7 +127,7 @@ def _metadata(bundle: Bundle, facts: Facts, task: TaskSpec) -> dict[str, Any]:
         bundle.card["family"],
         bundle.format,
     ]
-    if _simulated(task, facts.teachers):
+    if origin.simulated(task, facts.teachers):
         tags.append("simulation")
     values: dict[str, Any] = {"library_name": "stepdistill", "pipeline_tag": kind, "tags": tags}
     if facts.base_model:
@@ -217,56 +204,9 @@ def _at(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> Mapping[
     return next((one for one in curve if one["threshold"] >= threshold), None)
 
 
-def _teacher(teacher: TeacherConfig) -> dict[str, str]:
-    if teacher.backend == "simulated":
-        how = f"a seeded program, wrong on purpose in {100 * teacher.error_rate:g} % of the examples"
-        return {"name": "a SIMULATION", "how": how, "terms": "none: no language model was asked"}
-    if teacher.backend == "recorded":
-        how, name = "recorded answers, read from files", "the model that wrote these answers"
-        terms = "The run does not say whose they are. " + _PROVIDER.format("a model")
-        return {"name": name, "how": how, "terms": terms}
-    how = f"asked through {teacher.backend}: {teacher.prompt} prompts, temperature {teacher.temperature:g}"
-    how += f", {teacher.draws} draws each" if teacher.draws > 1 else ""
-    model = _short(str(teacher.model))
-    terms = _PROVIDER.format(model)
-    if teacher.backend in ("local", "vllm"):
-        terms = (
-            f"The licence of {model} may bind its outputs; check whether they may be used to train models."
-        )
-    return {"name": model, "how": how, "terms": terms}
-
-
-def _learned(card: Mapping[str, Any]) -> str:
-    labels, reasons = _LEARNED.get(card["labels"], card["labels"]), _REASONS.get(card["rationales"])
-    said = f"{labels} and {reasons}" if reasons else labels
-    asked = "teacher" in (card["labels"], card["rationales"]) or card["labels"] == "gold-else-teacher"
-    return said if asked else f"{said}; of the run's teacher nothing"
-
-
-def _simulated(task: TaskSpec, teachers: Sequence[TeacherConfig]) -> str:
-    """What is made up by a generator and not by people or a model; nothing where nothing is."""
-    made = ["texts"] if task.data.generator else []
-    made += ["teacher"] if any(one.backend == "simulated" for one in teachers) else []
-    return (
-        f"the {' and the '.join(made)} of this task {'is' if made == ['teacher'] else 'are'} simulated"
-        if made
-        else ""
-    )
-
-
 def _is_scored(card: Mapping[str, Any], task: TaskSpec) -> bool:
     """Whether this folder answers by scoring a closed set, and so with probabilities."""
     return task.answer.kind in _CLOSED and card["form"] in _SCORED
-
-
-def _began(card: Mapping[str, Any]) -> str:
-    return "random weights" if card["student"] == "scratch:" else _short(str(card["student"]))
-
-
-def _short(model: str) -> str:
-    """A model's name without the folders of a machine; a hub id stays."""
-    is_path = model.startswith(("/", ".", "~", "package:")) or model.count("/") > 1 or "\\" in model
-    return re.split(r"[/\\:]", model.rstrip("/\\"))[-1] if is_path else model
 
 
 def _versions(bundle: Bundle, proof: Mapping[str, Any]) -> dict[str, str]:
