@@ -21,11 +21,10 @@ from stepdistill.task.schema import Split
 from stepdistill.task.stream import Examples, digest_examples
 from stepdistill.teacher.annotate import Asked, Files, Outcome, annotate
 from stepdistill.teacher.annotations import Annotations, count, read_annotations
+from stepdistill.teacher.ledger import LEDGER
 from stepdistill.teacher.protocol import Tally
 from stepdistill.teacher.ready import completion_digests
 from stepdistill.weights import PACKAGE
-
-LEDGER = "ledger.sqlite"
 
 
 @dataclass(frozen=True)

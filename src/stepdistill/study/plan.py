@@ -12,12 +12,12 @@ from stepdistill.config import StudyConfig
 from stepdistill.records import Example
 from stepdistill.study.estimate import Clock, machine_speed, parameters, work
 from stepdistill.study.grid import Trial
-from stepdistill.study.job import LEDGER
 from stepdistill.study.slots import cores_of_slots, threads_of
 from stepdistill.study.trial import is_done, read_outcome
 from stepdistill.task.load import load_task, stream_examples
 from stepdistill.task.stream import Examples
 from stepdistill.teacher.annotate import Asked
+from stepdistill.teacher.ledger import LEDGER
 from stepdistill.teacher.preview import Preview, preview
 from stepdistill.teacher.prices import NANO
 

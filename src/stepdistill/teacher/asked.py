@@ -46,15 +46,20 @@ class AskedTeacher:
         self._most: int | None = None
         self._backend: Backend
 
-    def prepare(self, max_cost_usd: float | None) -> None:
+    def prepare(self, max_cost_usd: float | None, backend: Backend | None = None) -> None:
         """Check what can be checked before anything is paid: the price, the key, what must be installed.
+
+        Args:
+            max_cost_usd: what the ledger may hold of paid answers.
+            backend: the way to the model, where there is one already; its `sampling` must be this one's.
 
         Raises:
             ConfigError, TeacherError, MissingExtraError: of any of these.
         """
         self._price = need_price(self.teacher, max_cost_usd)
         self._most = None if max_cost_usd is None else round(max_cost_usd * NANO)
-        self._backend = BACKENDS[self.teacher.backend](self.teacher, self.sampling, self._seed)
+        made = BACKENDS[self.teacher.backend]
+        self._backend = backend or made(self.teacher, self.sampling, self._seed)
 
     def ask(self, examples: Stream, total: int, watch: Watcher, tally: Tally) -> None:
         """Have every example answered that the ledger has no answer for; call `prepare` first.

@@ -17,6 +17,8 @@ from stepdistill.teacher.mounts import refuse_network
 from stepdistill.teacher.owner import Owner, alive
 from stepdistill.teacher.protocol import Ask, Failed, Reply
 
+LEDGER = "ledger.sqlite"
+"""Its file, where none is named: beside the run folders that share it."""
 BATCH = "batch:"
 """Begins the owner of claims that a batch job holds."""
 ROOM = 1 << 20

@@ -40,15 +40,15 @@ PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
 class OpenAIBackend:
-    """Asks an endpoint many prompts at a time."""
+    """Asks an endpoint many prompts at a time; after `seconds`, if given, nothing more is sent."""
 
-    def __init__(self, teacher: TeacherConfig, sampling: Sampling) -> None:
-        self._teacher = teacher
+    def __init__(self, teacher: TeacherConfig, sampling: Sampling, seconds: float | None = None) -> None:
+        self._teacher, self._seconds = teacher, seconds
         self._endpoint = OpenAIEndpoint(teacher, sampling)
 
     def answer(self, work: Work) -> None:
         """Answer all of `work`; raises as `Scheduler.run`."""
-        Scheduler(self._endpoint, self._teacher.limits, work).run()
+        Scheduler(self._endpoint, self._teacher.limits, work, seconds=self._seconds).run()
 
 
 class OpenAIEndpoint:

@@ -50,7 +50,10 @@ class Endpoint(Protocol):
 
 
 class Scheduler:
-    """Asks an endpoint all of some work, within limits; one event loop, and one thread for the ledger."""
+    """Asks an endpoint all of some work, within limits; one event loop, and one thread for the ledger.
+
+    After `seconds`, where they are given, nothing more is sent, and what is on its way is waited for.
+    """
 
     def __init__(
         self,
@@ -59,10 +62,11 @@ class Scheduler:
         work: Work,
         pace: Pace | None = None,
         first_wait: float = FIRST_WAIT,
+        seconds: float | None = None,
     ) -> None:
         self._endpoint, self._limits, self._work = endpoint, limits, work
         self._pace = pace or Pace(limits.requests_per_minute, limits.tokens_per_minute)
-        self._first_wait = first_wait
+        self._first_wait, self._seconds = first_wait, seconds
         self._queue: asyncio.Queue[Ask] = asyncio.Queue()
         self._outbox: list[tuple[Ask, Result]] = []
         self._workers: set[asyncio.Task[None]] = set()
@@ -101,6 +105,8 @@ class Scheduler:
         await self._endpoint.open()
         with ThreadPoolExecutor(1, "ledger") as pool, self._signals():
             try:
+                if self._seconds is not None:
+                    asyncio.get_running_loop().call_later(self._seconds, self._end)
                 for _ in range(min(FIRST, self._limits.concurrency)):
                     self._hire()
                 await self._drive(pool)
