@@ -42,7 +42,7 @@ def row_shape(task: TaskSpec, helped: bool = False) -> dict[str, Any]:
 
 def snippets(bundle: Bundle, row: Mapping[str, Any]) -> list[Snippet]:
     """By this package, by its server, and by the format's own library."""
-    return [_python(bundle, row), _served(row), _own(bundle)]
+    return [_python(bundle, row), _served(bundle), _own(bundle)]
 
 
 def _put(shape: dict[str, Any], path: str, value: Any) -> None:
@@ -72,15 +72,20 @@ for answer in student.predict(rows{", explain=True" if explains else ""}):
     )
 
 
-def _served(row: Mapping[str, Any]) -> Snippet:
-    body = shlex.quote(json.dumps({"texts": [BLANK]}, ensure_ascii=False))
+def _served(bundle: Bundle) -> Snippet:
+    kind, helped = bundle.card["task"]["answer"]["kind"], bundle.card.get("test_rationales") == "teacher"
+    example: dict[str, Any] = {"text": BLANK}
+    example |= {"options": [BLANK, BLANK]} if kind == "choice" else {}
+    example |= {"rationale": BLANK} if helped else {}
+    body = json.dumps(example if len(example) == 1 else {"examples": [example]}, ensure_ascii=False)
     return Snippet(
-        "As a server",
+        "As a server; a text is the input with its columns filled in",
         "bash",
-        f"""export STEPDISTILL_API_KEY=...
-stepdistill serve DIR --port 8000
-curl -s http://127.0.0.1:8000/v1/predict -H "Authorization: Bearer $STEPDISTILL_API_KEY" \\
-  -H 'Content-Type: application/json' -d {body}
+        f"""export STEPDISTILL_API_KEY=$(openssl rand -hex 32)
+stepdistill serve DIR --port 8000 &
+curl --silent --retry 9 --retry-connrefused http://127.0.0.1:8000/readyz
+curl --silent --header "Authorization: Bearer $STEPDISTILL_API_KEY" --header 'Content-Type: application/json' \\
+  --data {shlex.quote(body)} http://127.0.0.1:8000/v1/predict
 """,
     )
 
