@@ -257,7 +257,7 @@ def test_options_of_a_choice_stand_in_the_row() -> None:
     task = {**TASK, "input": "{question}\n{options}", "answer": answer}
     text = render(bundle({"task": task}), PROOF, FACTS)
     assert '{"question": "…", "choices": ["…", "…"]}' in text
-    assert """--data '{"examples": [{"text": "…", "options": ["…", "…"]}]}'""" in text
+    assert """--json '{"examples": [{"text": "…", "options": ["…", "…"]}]}'""" in text
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ def _served(bundle: Bundle) -> Snippet:
         "bash",
         f"""export STEPDISTILL_API_KEY=$(openssl rand -hex 32)
 stepdistill serve DIR --port 8000 &
-curl --silent --retry 9 --retry-connrefused http://127.0.0.1:8000/readyz
-curl --silent --header "Authorization: Bearer $STEPDISTILL_API_KEY" --header 'Content-Type: application/json' \\
-  --data {shlex.quote(body)} http://127.0.0.1:8000/v1/predict
+curl --silent --retry 60 --retry-delay 1 --retry-connrefused http://127.0.0.1:8000/readyz
+curl --silent --header "Authorization: Bearer $STEPDISTILL_API_KEY" \\
+  --json {shlex.quote(body)} http://127.0.0.1:8000/v1/predict
 """,
     )
 
