@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,17 +46,76 @@ def test_a_stage_imports_only_stages_above_it(path: Path) -> None:
     assert below == []
 
 
+LEFT_BEHIND = ("stepdistill.deploy.export", "stepdistill.deploy.breakeven")
+"""Parts of the stage that work on runs, where training is at home."""
+ANSWERING = [
+    path
+    for path in MODULES
+    if named(path).startswith("stepdistill.deploy.") and not named(path).startswith(LEFT_BEHIND)
+]
+
+
 def test_deployment_reaches_no_training_code() -> None:
     homes = {named(path): path for path in MODULES}
-    # An export reads the run that it is of; nothing else of the stage may reach the export.
-    asked = {n for n in homes if n.startswith("stepdistill.deploy.") and ".export." not in n}
-    waiting, reached = sorted(asked), set()
+    waiting, reached = [named(path) for path in ANSWERING], set()
     assert waiting
     while waiting:
         name = waiting.pop()
         reached.add(name)
         waiting += [found for found in imports(homes[name]) if found in homes and found not in reached]
     assert TRAINING.isdisjoint(reached)
+
+
+HEAVIEST = {"torch", "transformers", "accelerate", "scipy", "sklearn", "pyarrow", "datasets", "matplotlib"}
+"""What `pip install 'stepdistill[serve]'` does not bring."""
+OF_TORCH = "stepdistill.deploy.engines.torch"
+DOORS = {f"stepdistill.{name}" for name in ("__main__", "cli.main", "cli.predict", "cli.serve")}
+
+
+def at_import(path: Path) -> Iterator[str]:
+    """Modules that a module imports when it is imported itself: in no function, and not for types alone."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        waiting += ast.iter_child_nodes(node)
+
+
+def reached_at_import(roots: Iterable[str]) -> dict[str, str]:
+    """Everything that importing the roots imports, and which module asks for it."""
+    homes = {named(path).removesuffix(".__init__"): path for path in MODULES}
+    asked_by = {root: "" for root in roots}
+    waiting = list(asked_by)
+    while waiting:
+        name = waiting.pop()
+        packages = [name.rpartition(".")[0]] if "." in name else []
+        for found in [*packages, *(at_import(homes[name]) if name in homes else ())]:
+            if found not in asked_by:
+                asked_by[found] = name
+                waiting.append(found)
+    return asked_by
+
+
+def test_answering_needs_no_torch() -> None:
+    roots = {named(path).removesuffix(".__init__") for path in ANSWERING} - {OF_TORCH} | DOORS
+    reached = reached_at_import(roots)
+    assert "stepdistill.student.encode" in reached
+    assert {name: by for name, by in reached.items() if name.split(".")[0] in HEAVIEST} == {}
+
+
+def test_the_closure_of_imports_is_followed() -> None:
+    reached = reached_at_import([OF_TORCH])
+    assert {"torch", "transformers"} <= reached.keys()
+    assert "matplotlib" not in reached
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)

@@ -11,10 +11,12 @@ from pydantic import ConfigDict
 from stepdistill.config import Model, check
 from stepdistill.errors import RunFolderError, unknown
 from stepdistill.files import parse_object, read_text
-from stepdistill.student.card import CARD
 from stepdistill.student.encode import Prefix
 from stepdistill.student.methods import Form
 from stepdistill.weights import Family
+
+CARD = "student.json"
+"""As `student.card` calls it, which knows of training."""
 
 
 class _Needed(Model):
