@@ -21,6 +21,7 @@ from stepdistill.cli import (
     report,
     reproduce,
     run,
+    serve,
     study,
     tasks,
     train,
@@ -48,6 +49,7 @@ app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.command("tasks")(tasks.tasks)
 app.command("power")(power.power)
+app.command("serve")(serve.serve)
 app.command("init")(init.init)
 
 

@@ -1,1 +1,1 @@
-"""Serve: a student behind HTTP, many requests in one forward pass."""
+"""SERVER: a student behind HTTP, with batches shared by requests, limits, a key and counters."""
