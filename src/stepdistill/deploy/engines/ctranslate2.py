@@ -1,0 +1,303 @@
+"""A student run by CTranslate2, without torch: encoder-decoders as `Translator`, others as `Generator`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepdistill.deploy.bundle import Bundle, Tokens
+from stepdistill.deploy.engines import Engine, Prompt, Question
+from stepdistill.errors import MissingExtraError, StudentError, unknown
+from stepdistill.files import read_object, read_text
+
+OLDEST = (4, 8, 5)
+"""The first version whose loader of model files withstands damaged ones."""
+TOKENIZER = "tokenizer.json"
+_VOCABULARIES = ("shared_vocabulary.json", "vocabulary.json")
+_COMPUTES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}
+"""What an export of each precision is to be computed in."""
+_ROWS = 32
+"""Rows of one call where a question has many; more of them need memory and save no time."""
+
+Ids = Sequence[int]
+
+
+def open_engine(folder: Path, bundle: Bundle, threads: int | None = None) -> Engine:
+    """The student of a bundle in CTranslate2's format, on the CPU.
+
+    It computes in the precision of the export, but a bfloat16 export in float32 where the CPU does not
+    multiply bfloat16 itself; `Engine.computes` says in what.
+
+    Raises:
+        MissingExtraError: the library is not installed.
+        StudentError: the library is too old, or the files cannot be loaded.
+    """
+    library = _library()
+    if bundle.precision not in _COMPUTES:
+        raise StudentError(f"{folder}: " + unknown("precision", bundle.precision, _COMPUTES))
+    computes = _COMPUTES[bundle.precision]
+    if computes == "bfloat16" and computes not in library.get_supported_compute_types("cpu"):
+        computes = "float32"
+    words = _read_words(folder, bundle.tokens)
+    paired = bundle.card["family"] == "encoder-decoder"
+    kind = library.Translator if paired else library.Generator
+    with _told(f"{folder}: cannot be loaded by CTranslate2", "export again"):
+        model = kind(
+            str(folder),
+            device="cpu",
+            compute_type=computes,
+            inter_threads=1,
+            intra_threads=threads or 0,
+        )
+    return PairEngine(model, words) if paired else CausalEngine(model, words)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Ids as the strings that the library takes, and back: by its own vocabulary file, which is in order.
+
+    A tokenizer's strings are not asked: it may name an added token otherwise.
+    """
+
+    strings: tuple[str, ...]
+    ids: dict[str, int]
+    tokens: Tokens
+    tokenizer: Path
+
+    def of(self, ids: Ids) -> list[str]:
+        """The strings of ids."""
+        return [self.strings[id_] for id_ in ids]
+
+    def watch(self, stop: str | None) -> Callable[[Any], bool] | None:
+        """Told of every token that is written; says which rows have written `stop`."""
+        if stop is None:
+            return None
+        from tokenizers import Tokenizer
+
+        # A token has at least one byte.
+        tokenizer, tail = Tokenizer.from_file(str(self.tokenizer)), len(stop.encode()) + 1
+        rows: dict[int, list[int]] = {}
+
+        def ended(step: Any) -> bool:
+            written = rows.setdefault(step.batch_id, [])
+            written.append(step.token_id)
+            return stop in tokenizer.decode(written[-tail:], skip_special_tokens=False)
+
+        return ended
+
+
+@dataclass(frozen=True)
+class PairEngine:
+    """An `Engine` for encoder-decoders."""
+
+    model: Any
+    words: Words
+
+    @property
+    def computes(self) -> str:
+        """As `Engine.computes`."""
+        return str(self.model.compute_type)
+
+    def first(self, questions: Sequence[Question]) -> list[list[float]]:
+        """As `Engine.first`: one reading by the encoder, and a step of the decoder behind the opening."""
+        found: dict[int, list[float]] = {}
+        for places in _groups(questions, lambda question: len(question.prompt.opening)):
+            chosen = [questions[place] for place in places]
+            prompts = [question.prompt for question in chosen]
+            for place, question, result in zip(places, chosen, self._translate(prompts, 1), strict=True):
+                spread = _log_softmax(result.logits[0][len(question.prompt.opening)])
+                found[place] = [float(spread[target[0]]) for target in question.targets]
+        return [found[place] for place in range(len(questions))]
+
+    def spell(self, questions: Sequence[Question]) -> list[list[list[float]]]:
+        """As `Engine.spell`; the library reads a prompt once for each of its targets."""
+        pairs = [(question.prompt, target) for question in questions for target in question.targets]
+        if not pairs:
+            return [[] for _ in questions]
+        # The library adds the end of sequence itself.
+        with _asked():
+            results = self.model.score_batch(
+                [self.words.of(prompt.source) for prompt, _ in pairs],
+                [self.words.of([*prompt.opening, *target[:-1]]) for prompt, target in pairs],
+                max_batch_size=_ROWS,
+                max_input_length=0,
+            )
+        tokens = iter(results)
+        return [
+            [list(next(tokens).log_probs[len(question.prompt.opening) :]) for _ in question.targets]
+            for question in questions
+        ]
+
+    def write(self, prompts: Sequence[Prompt], new_tokens: int, stop: str | None = None) -> list[list[int]]:
+        """As `Engine.write`."""
+        found: dict[int, list[int]] = {}
+        for places in _groups(prompts, lambda prompt: len(prompt.opening)):
+            chosen = [prompts[place] for place in places]
+            for place, result in zip(places, self._translate(chosen, new_tokens, stop), strict=True):
+                ids = [self.words.ids[word] for word in result.hypotheses[0]]
+                found[place] = ids[len(prompts[place].opening) :]
+        return [found[place] for place in range(len(prompts))]
+
+    def _translate(self, prompts: Sequence[Prompt], new_tokens: int, stop: str | None = None) -> Any:
+        """The library's results for prompts whose openings have one length; logits for a single token."""
+        opening = len(prompts[0].opening)
+        with _asked():
+            return self.model.translate_batch(
+                [self.words.of(prompt.source) for prompt in prompts],
+                target_prefix=[self.words.of(prompt.opening) for prompt in prompts] if opening else None,
+                beam_size=1,
+                max_decoding_length=opening + new_tokens,
+                # By default an answer cannot be empty, and inputs are cut.
+                min_decoding_length=0,
+                max_input_length=0,
+                end_token=[self.words.tokens.eos],
+                return_logits_vocab=new_tokens == 1 and stop is None,
+                callback=self.words.watch(stop),
+            )
+
+
+@dataclass(frozen=True)
+class CausalEngine:
+    """An `Engine` for models that read and write in one."""
+
+    model: Any
+    words: Words
+
+    @property
+    def computes(self) -> str:
+        """As `Engine.computes`."""
+        return str(self.model.compute_type)
+
+    def first(self, questions: Sequence[Question]) -> list[list[float]]:
+        """As `Engine.first`."""
+        found: dict[int, list[float]] = {}
+        # Of prompts of several lengths the library's first step is that behind the shortest.
+        for places in _groups(questions, lambda question: len(_prompt(question.prompt))):
+            starts = [_prompt(questions[place].prompt) for place in places]
+            results = self._generate(starts, max_length=1, return_logits_vocab=True)
+            for place, result in zip(places, results, strict=True):
+                spread = _log_softmax(result.logits[0][0])
+                found[place] = [float(spread[target[0]]) for target in questions[place].targets]
+        return [found[place] for place in range(len(questions))]
+
+    def spell(self, questions: Sequence[Question]) -> list[list[list[float]]]:
+        """As `Engine.spell`; a prompt is read once, and behind it all its targets in one batch."""
+        return [self._spell(question) for question in questions]
+
+    def _spell(self, question: Question) -> list[list[float]]:
+        # The library gives no numbers for what follows the shared part itself: its last id is repeated.
+        *shared, last = _prompt(question.prompt)
+        spelled: list[list[float]] = []
+        for begin in range(0, len(question.targets), _ROWS):
+            targets = question.targets[begin : begin + _ROWS]
+            results = self._generate(
+                [[last, *target[:-1]] for target in targets],
+                static_prompt=self.words.of(shared) or None,
+                include_prompt_in_result=True,
+                max_length=max(map(len, targets)),
+                return_logits_vocab=True,
+            )
+            for target, result in zip(targets, results, strict=True):
+                steps = zip(target, result.logits[0], strict=False)
+                spelled.append([float(_log_softmax(logits)[id_]) for id_, logits in steps])
+        return spelled
+
+    def write(self, prompts: Sequence[Prompt], new_tokens: int, stop: str | None = None) -> list[list[int]]:
+        """As `Engine.write`."""
+        starts = [_prompt(prompt) for prompt in prompts]
+        found: dict[int, list[int]] = {}
+        for places in _groups(starts, len):
+            results = self._generate(
+                [starts[place] for place in places],
+                max_length=new_tokens,
+                callback=self.words.watch(stop),
+            )
+            found.update((place, r.sequences_ids[0]) for place, r in zip(places, results, strict=True))
+        return [found[place] for place in range(len(prompts))]
+
+    def _generate(self, starts: Sequence[Ids], **options: Any) -> Any:
+        with _asked():
+            return self.model.generate_batch(
+                [self.words.of(start) for start in starts],
+                beam_size=1,
+                end_token=[self.words.tokens.eos],
+                # States of prompts that never come again would fill the memory.
+                cache_static_prompt=False,
+                **{"include_prompt_in_result": False, **options},
+            )
+
+
+def _prompt(prompt: Prompt) -> tuple[int, ...]:
+    return (*prompt.source, *prompt.opening)
+
+
+def _groups(given: Sequence[Any], length: Callable[[Any], int]) -> Iterator[list[int]]:
+    """Places of what has the same length, the shortest first."""
+    lengths = [length(one) for one in given]
+    return ([i for i, n in enumerate(lengths) if n == here] for here in sorted(set(lengths)))
+
+
+def _log_softmax(logits: Any) -> np.ndarray[Any, Any]:
+    row = np.asarray(logits, dtype=np.float64).ravel()
+    shifted = row - row.max()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def _library() -> Any:
+    try:
+        import ctranslate2
+    except ImportError:
+        raise MissingExtraError("a ctranslate2 bundle", "ctranslate2") from None
+    version = str(ctranslate2.__version__)
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST:
+        raise StudentError(
+            f"ctranslate2 {version} is installed, whose loader is crashed by damaged files; install "
+            f"{'.'.join(map(str, OLDEST))} or later: pip install --upgrade ctranslate2"
+        )
+    return ctranslate2
+
+
+def _read_words(folder: Path, tokens: Tokens) -> Words:
+    settings = read_object(folder / "config.json")
+    # The library itself dies of these, as of a missing start token, with words about JSON types.
+    for name in ("bos_token", "eos_token", "unk_token", "decoder_start_token"):
+        if not isinstance(settings.get(name, ""), str):
+            raise StudentError(
+                f"{folder / 'config.json'}: `{name}` is no token, which CTranslate2 needs; export again"
+            )
+    path = next((folder / name for name in _VOCABULARIES if (folder / name).is_file()), None)
+    if path is None:
+        raise StudentError(f"{folder}: has no {' or '.join(_VOCABULARIES)}; export again")
+    try:
+        strings = json.loads(read_text(path))
+    except ValueError:
+        strings = None
+    if not isinstance(strings, list) or not all(isinstance(word, str) for word in strings):
+        raise StudentError(f"{path}: a list of tokens is expected; export again")
+    ids = {word: id_ for id_, word in enumerate(strings)}
+    if len(ids) < len(strings):
+        raise StudentError(f"{path}: two tokens have one name, and could not be told apart; export again")
+    return Words(tuple(strings), ids, tokens, folder / TOKENIZER)
+
+
+@contextlib.contextmanager
+def _told(what: str, remedy: str) -> Iterator[None]:
+    """Errors of the library in one line of ours."""
+    try:
+        yield
+    except MemoryError:
+        raise StudentError(f"{what}: not enough memory; free memory, or take a smaller student") from None
+    except (RuntimeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise StudentError(f"{what} ({line}); {remedy}") from None
+
+
+def _asked() -> contextlib.AbstractContextManager[None]:
+    return _told("CTranslate2 cannot answer this", "shorten the text, or export again")
