@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepdistill.config import RunConfig, load_run
+    from stepdistill.deploy.answer import Answer
     from stepdistill.deploy.runtime import Runtime, load
     from stepdistill.errors import StepdistillError
     from stepdistill.records import Example, Prediction
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answer": "stepdistill.deploy.answer",
     "Example": "stepdistill.records",
     "Prediction": "stepdistill.records",
     "Run": "stepdistill.study.run",
@@ -34,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "Example",
     "Prediction",
     "Run",
