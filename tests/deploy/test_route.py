@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from faulty_server import Fault, FaultyServer
+from moods import TASK, mood, router, texts
 
-from stepdistill.config import RunConfig, StudentConfig, TeacherConfig
-from stepdistill.deploy.answer import Answer
-from stepdistill.deploy.bundle import Bundle, Tokens
-from stepdistill.deploy.route import Router, described, routed, router_for
-from stepdistill.errors import ConfigError, RunFolderError
-from stepdistill.records import Example
-from stepdistill.task.load import Task
-from stepdistill.task.schema import TaskSpec
-
-TASK = Task(
-    TaskSpec.model_validate(
-        {
-            "name": "moods",
-            "instruction": "Tell the mood.",
-            "input": "{text}",
-            "answer": {"kind": "label", "column": "gold", "labels": ["good", "bad"]},
-            "data": {"files": {"train": "train.jsonl"}},
-            "demonstrations": [
-                {"row": {"text": f"I {word} it."}, "rationale": f"To {word} is {label}.", "label": label}
-                for word, label in (("love", "good"), ("hate", "bad"), ("adore", "good"), ("loathe", "bad"))
-            ],
-        }
-    )
-)
-
-
-def mood(prompt: Any, most: int | None = None) -> str:
-    """A teacher's words: good for a text with "nice" in it."""
-    asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-    return f"It says so. So the answer is {'good' if 'nice' in asked else 'bad'}."
-
-
-def router(folder: Path, server: FaultyServer, seconds: float = 20.0, **more: Any) -> Router:
-    teacher = {"backend": "openai", "model": "m", "base_url": server.url, **more}
-    budget = teacher.pop("max_cost_usd", None)
-    return Router(TASK, TeacherConfig(**teacher), 0, folder / "ledger.sqlite", seconds, budget)
-
-
-def texts(*words: str) -> list[Example]:
-    return [Example(str(i), word, label="good") for i, word in enumerate(words)]
+from stepdistill.config import TeacherConfig
+from stepdistill.deploy.route import Router
+from stepdistill.errors import ConfigError
 
 
 def test_the_teacher_answers_in_the_run_s_own_words_and_a_text_is_paid_once(tmp_path: Path) -> None:
@@ -217,98 +178,3 @@ def test_what_is_wrong_is_told_before_anything_is_asked(
         Router(TASK, TeacherConfig(backend="simulated"), 0, tmp_path / "ledger.sqlite")
     with pytest.raises(ConfigError, match="0 seconds to wait"):
         router(tmp_path, server, seconds=0)
-
-
-def test_only_what_the_student_left_is_routed_and_its_own_numbers_stay(tmp_path: Path) -> None:
-    shares = {"good": 0.6, "bad": 0.4}
-    left = Answer("1", "bad", None, "bad", "confidence 0.60 is below", None, shares, 0.6, abstained=True)
-    own = [Answer("0", "good", "good", "good"), left]
-    with FaultyServer(answer=mood) as server, router(tmp_path, server) as asked:
-        examples = texts("a nice day", "another nice day")
-        kept, found = routed(examples, own, asked)
-        assert kept is own[0]
-        assert (found.label, found.by, found.abstained, found.rationale) == ("good", "teacher", False, None)
-        assert (found.guess, found.confidence, found.probabilities) == ("bad", 0.6, shares)
-        assert routed(examples, own, asked, explain=True)[1].rationale == "It says so."
-        assert sum(server.seen.values()) == 1
-        server.plan = [Fault("status", status=400)]
-        failed = routed(texts("x", "y"), own, asked)[1]
-        assert (failed.label, failed.abstained, failed.by, failed.guess) == (None, True, "student", "bad")
-        assert failed.reason == (
-            "confidence 0.60 is below; the teacher did not answer: refused by the server"
-        )
-
-
-def run_of(folder: Path, **teacher: Any) -> RunConfig:
-    student = StudentConfig(model="scratch:")
-    return RunConfig(
-        task="claims", teacher=TeacherConfig(**teacher), student=student, out=str(folder), seed=7
-    )
-
-
-def bundle_of(teacher: dict[str, Any] | None) -> Bundle:
-    return Bundle(
-        format="ctranslate2",
-        precision="int8",
-        card={},
-        tokens=Tokens(eos=1, pad=0),
-        teacher=teacher,
-        stepdistill="0",
-        files={},
-        **({"positions": 512} if "positions" in Bundle.model_fields else {}),
-    )
-
-
-def test_a_bundle_says_who_is_asked_and_its_ledger_lies_beside_it(tmp_path: Path) -> None:
-    with FaultyServer(answer=mood) as server:
-        config = run_of(tmp_path, backend="openai-batch", model="m", base_url=server.url)
-        told = described(config)
-        with router_for(tmp_path / "bundle", bundle_of(told), TASK) as asked:
-            assert (asked.teacher.backend, asked.teacher.model) == ("openai", "m")
-            assert asked.ask(texts("a nice day"))[0].label == "good"
-            assert asked.ledger == tmp_path / "bundle.ledger.sqlite"
-            assert server.url in str(asked)
-    assert described(run_of(tmp_path, backend="simulated")) is None
-    with pytest.raises(ConfigError, match="names no teacher"):
-        router_for(tmp_path, bundle_of(None), TASK)
-    assert told is not None
-    told["teacher"]["trust_remote_code"] = True
-    with pytest.raises(ConfigError, match="runs code of its own"):
-        router_for(tmp_path, bundle_of(told), TASK)
-
-
-def test_a_run_s_student_is_routed_to_the_run_s_teacher_and_ledger(tmp_path: Path) -> None:
-    student = tmp_path / "runs" / "one" / "students" / "distill"
-    student.mkdir(parents=True)
-    with pytest.raises(RunFolderError, match="in no run folder"):
-        router_for(student, None, TASK)
-    for backend, more in (("openai", {"model": "m", "base_url": "http://127.0.0.1:9/v1"}), ("simulated", {})):
-        config = run_of(tmp_path, backend=backend, **more)
-        (tmp_path / "runs/one/config.yaml").write_text(yaml.safe_dump(config.plain(), sort_keys=False))
-        if backend == "openai":
-            with router_for(student, None, TASK) as asked:
-                assert asked.ledger == tmp_path / "runs" / "ledger.sqlite"
-        else:
-            with pytest.raises(ConfigError, match="'simulated': its answers are there already"):
-                router_for(student, None, TASK)
-
-
-def test_it_needs_no_training_library(tmp_path: Path) -> None:
-    """At import and when it asks."""
-    code = """
-import sys
-from pathlib import Path
-heavy = ("torch", "transformers", "scipy", "sklearn", "pyarrow", "matplotlib", "datasets")
-sys.modules.update(dict.fromkeys(heavy))  # to import one of them fails
-from stepdistill.config import TeacherConfig
-from stepdistill.deploy.route import Router
-from stepdistill.records import Example
-from stepdistill.task.load import load_task
-teacher = TeacherConfig(backend="openai", model="m", prompt="zero-shot", base_url=sys.argv[1])
-with Router(load_task("claims"), teacher, 0, Path(sys.argv[2])) as router:
-    print(router.ask([Example("0", "rain")])[0].by)
-"""
-    with FaultyServer(answer=mood) as server:
-        command = [sys.executable, "-c", code, server.url, str(tmp_path / "ledger.sqlite")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "teacher"

@@ -34,6 +34,9 @@ def predict(
             "--threshold", help="Give no label below this confidence, 0 to 1; default: the export's own."
         ),
     ] = None,
+    route: Annotated[
+        bool, typer.Option("--route", help="Ask the run's teacher for what is below the threshold.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Print the label of a text, or answer a file of texts as JSONL."""
@@ -44,12 +47,14 @@ def predict(
     with bars(quiet or input_ is None) as watch:
         from stepdistill.deploy.runtime import load
 
-        runtime = load(run, student, explain, watch, threshold)
+        runtime = load(run, student, explain, watch, threshold, route=route)
+        if runtime.router is not None:
+            typer.echo(f"What is below the threshold goes to {runtime.router}.", err=True)
         examples = _examples(runtime, text, input_)
         found = runtime.predict(examples, explain)
     for answer in found:
         if input_ is not None:
-            print(json.dumps(_row(answer, explain)))
+            print(json.dumps(_row(answer, explain) | ({"by": answer.by} if route else {})))
         else:
             print(_line(answer))
             if explain:

@@ -1,9 +1,4 @@
-"""The hard texts go back to the teacher: what the student abstains from, the LLM is asked.
-
-A runtime with a router hands it, in `predict`, the answers of which the student abstained:
-
-    answers = routed(examples, answers, self.router, explain)
-"""
+"""The hard texts go back to the teacher: what the student abstains from, the LLM is asked."""
 
 from __future__ import annotations
 
@@ -12,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
-from stepdistill.config import LimitsConfig, Model, RunConfig, TeacherConfig, check, load_run
+from stepdistill.config import LimitsConfig, TeacherConfig, check, load_run
 from stepdistill.deploy.answer import Answer
 from stepdistill.deploy.bundle import MANIFEST, Bundle
+from stepdistill.deploy.teacher import Routing, routing_of
 from stepdistill.errors import BudgetError, ConfigError, LedgerError, RunFolderError, StepdistillError
 from stepdistill.files import digest
 from stepdistill.records import Example, Unparsed, unwatched
@@ -29,41 +25,15 @@ from stepdistill.teacher.prices import FREE_OF_CHARGE
 from stepdistill.teacher.protocol import Backend, Tally
 from stepdistill.teacher.settle import Heard, vote
 
+if TYPE_CHECKING:
+    from stepdistill.deploy.runtime import Runtime
+
 SECONDS = 20.0
 """How long a request waits for the teacher."""
 RETRIES = 2
 """Further attempts at most; somebody is waiting."""
 THREADS = 4
 """Requests that wait for the teacher at the same time; each has its texts asked at once."""
-
-
-class Routing(Model):
-    """Who is asked what a student leaves, as a bundle says it: the run's teacher, and the seed of prompts."""
-
-    teacher: TeacherConfig
-    seed: int
-
-
-def routing_of(config: RunConfig) -> Routing:
-    """The first of a run's teachers that can be asked about new texts.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    able = [one for one in config.asked if one.modelled]
-    if not able:
-        raise ConfigError(
-            f"the run's teacher is '{config.asked[0].backend}': its answers are there already, and it cannot "
-            "be asked about new texts; route to a run whose teacher is openai, local or vllm"
-        )
-    return Routing(teacher=able[0], seed=config.seed)
-
-
-def described(config: RunConfig) -> dict[str, Any] | None:
-    """What goes into a bundle as `teacher`; None where the run has nobody who can be asked."""
-    if not any(one.modelled for one in config.asked):
-        return None
-    return routing_of(config).model_dump(mode="json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +211,19 @@ def router_for(
         )
     beside = folder.absolute().with_name(f"{folder.absolute().name}.{LEDGER}")
     return Router(task, found.teacher, found.seed, ledger or beside, seconds, max_cost_usd)
+
+
+def with_router(runtime: Runtime) -> Runtime:
+    """The same student, which hands on what it abstains from.
+
+    Raises:
+        ConfigError: it never abstains: there is no threshold.
+        StepdistillError: as `router_for`.
+    """
+    if runtime.settings.threshold is None:
+        why = "give a threshold" if runtime.closed else "answers that are written have no probabilities"
+        raise ConfigError(f"route: '{runtime.card['name']}' never abstains, so nothing is routed; {why}")
+    return replace(runtime, router=router_for(runtime.folder, runtime.bundle, runtime.task))
 
 
 def routed(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stepdistill.config import check
 from stepdistill.deploy.answer import Answer
@@ -21,6 +21,9 @@ from stepdistill.records import Example, Watcher, unwatched
 from stepdistill.task.load import Task
 from stepdistill.task.schema import TaskSpec
 
+if TYPE_CHECKING:
+    from stepdistill.deploy.route import Router
+
 NO_OPTIONS: Final = "no options to choose from"
 """Why a question of a task of kind `choice` is unread that came without any."""
 
@@ -33,12 +36,13 @@ class Runtime:
     Open answers, and labels that follow from a rationale in the same words, are written and then read.
 
     Safe to be used by several threads, which take turns at the model, batch by batch. A copy with other
-    settings (`dataclasses.replace`) shares the model.
+    settings (`dataclasses.replace`) shares the model. What it abstains from, the `router` asks the teacher.
     """
 
     model: Model
     settings: Settings = field(default_factory=Settings)
     watch: Watcher = unwatched
+    router: Router | None = None
 
     @property
     def folder(self) -> Path:
@@ -113,7 +117,12 @@ class Runtime:
             surely=self._surely if self.closed else None,
         )
         pairs = zip(examples, interview.words(examples), strict=True)
-        return [self._sure(*pair) if self.closed else self._read(*pair) for pair in pairs]
+        answers = [self._sure(*pair) if self.closed else self._read(*pair) for pair in pairs]
+        if self.router is None:
+            return answers
+        from stepdistill.deploy.route import routed
+
+        return routed(examples, answers, self.router, explain)
 
     def explain(self, text: str | Example) -> str:
         """The student's rationale for one text; empty where it wrote none.
@@ -223,6 +232,7 @@ def load(
     watch: Watcher = unwatched,
     threshold: float | None = None,
     threads: int | None = None,
+    route: bool = False,
 ) -> Runtime:
     """A trained student out of a run folder, a student's own folder, or a bundle.
 
@@ -234,10 +244,12 @@ def load(
         watch: told of progress.
         threshold: abstain below this confidence; by default as the bundle says, else never.
         threads: of the engine; by default as its library chooses.
+        route: ask the teacher of the run, or the one that the bundle names, for what is below the threshold.
 
     Raises:
         RunFolderError: no trained student is there, one of an earlier version, or a bundle that is damaged.
-        ConfigError: a threshold that is no probability, or for open answers.
+        ConfigError: a threshold that is no probability, or for open answers; or a route without a threshold,
+            or to a teacher that cannot be asked about new texts.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads: {threads}; at least 1 is needed")
@@ -251,7 +263,13 @@ def load(
     else:
         folder, card = choose(path, students(path), student, explain)
         runtime = Runtime(Model(folder, card, threads=threads), Settings(), watch)
-    return runtime if threshold is None else _abstaining(runtime, threshold)
+    runtime = runtime if threshold is None else _abstaining(runtime, threshold)
+    if not route:
+        return runtime
+    # Here, since most students are asked without a teacher, and its libraries take their time.
+    from stepdistill.deploy.route import with_router
+
+    return with_router(runtime)
 
 
 def _abstaining(runtime: Runtime, threshold: float) -> Runtime:
