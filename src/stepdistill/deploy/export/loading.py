@@ -181,7 +181,9 @@ for path in sorted(Path("DIR").glob("*.onnx")):
 
 
 def _llama(bundle: Bundle) -> str:
-    return f"""llama-cli -m DIR/model.gguf -n {_most(bundle)} --temp 0 -no-cnv -p '…
-[label]
-'
+    asked = {"messages": [{"role": "user", "content": BLANK}], "temperature": 0, "max_tokens": _most(bundle)}
+    return f"""llama-server -m DIR/model.gguf --jinja --port 8080 &
+curl --silent --retry 60 --retry-delay 1 --retry-connrefused http://127.0.0.1:8080/health
+curl --silent --json {shlex.quote(json.dumps(asked, ensure_ascii=False))} \\
+  http://127.0.0.1:8080/v1/chat/completions
 """
