@@ -174,14 +174,15 @@ def write_ids(
     stops = [Stop(tokenizer, stop, begin)] if stop else None
     encoded = {} if read is None else {"encoder_outputs": read}
     written = model.generate(**given, **encoded, max_new_tokens=new_tokens, stopping_criteria=stops)
-    return [_ended(row, int(tokenizer.eos_token_id), pad) for row in written[:, begin:].tolist()]
+    end, filler = int(tokenizer.eos_token_id), pad if stop else None
+    return [_ended(row, end, filler) for row in written[:, begin:].tolist()]
 
 
-def _ended(ids: list[int], end: int, pad: int) -> list[int]:
-    """Ids up to the end of sequence, without the padding behind what another row's length has left."""
+def _ended(ids: list[int], end: int, filler: int | None) -> list[int]:
+    """Ids up to the end of sequence; of an answer that a string has ended, without the filler behind it."""
     if end in ids:
         return ids[: ids.index(end)]
-    while ids and ids[-1] == pad:
+    while ids and ids[-1] == filler:
         ids.pop()
     return ids
 
