@@ -209,9 +209,10 @@ def _is_scored(card: Mapping[str, Any], task: TaskSpec) -> bool:
     return task.answer.kind in _CLOSED and card["form"] in _SCORED
 
 
-def _versions(bundle: Bundle, proof: Mapping[str, Any]) -> dict[str, str]:
-    found = {"stepdistill": bundle.stepdistill, **bundle.card["versions"], **(proof.get("versions") or {})}
-    return {str(name): str(value) for name, value in found.items() if value is not None}
+def _versions(bundle: Bundle, proof: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Of libraries, by what was done with them."""
+    exported = {"stepdistill": bundle.stepdistill, **(proof.get("versions") or {})}
+    return {"Trained": bundle.card["versions"], "Exported": exported}
 
 
 @cache

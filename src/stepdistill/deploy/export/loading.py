@@ -13,6 +13,14 @@ from stepdistill.task.schema import TaskSpec, template_fields
 
 BLANK = "…"
 """Stands for a text: nothing of the data is copied into a card."""
+_SESSIONS = """from pathlib import Path
+
+import onnxruntime
+
+for path in sorted(Path("DIR").glob("*.onnx")):
+    session = onnxruntime.InferenceSession(path)
+    print(path.name, [(one.name, one.shape) for one in session.get_inputs()])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +103,12 @@ def _own(bundle: Bundle) -> Snippet:
     table = {
         "huggingface": ("transformers", "python", _transformers_pair if pair else _transformers_causal),
         "ctranslate2": ("CTranslate2", "python", _translator if pair else _generator),
-        "onnx": ("ONNX Runtime", "python", _sessions),
+        "onnx": ("ONNX Runtime", "python", lambda _: _SESSIONS),
         "gguf": ("llama.cpp", "bash", _llama),
     }
     library, language, write = table[bundle.format]
-    words = "free text, without probabilities and threshold"
-    return Snippet(f"With {library} alone ({words})", language, write(bundle))
+    gives = "what its graphs take" if bundle.format == "onnx" else "free text, no probabilities, no threshold"
+    return Snippet(f"With {library} alone ({gives})", language, write(bundle))
 
 
 def _most(bundle: Bundle) -> int:
@@ -167,16 +175,6 @@ tokens = tokenizer.encode("…" + "\\n").tokens
 tokens += tokenizer.encode("[label]\\n", add_special_tokens=False).tokens
 found = model.generate_batch([tokens], max_length={_most(bundle)}, include_prompt_in_result=False)
 print(tokenizer.decode(found[0].sequences_ids[0]))
-"""
-
-
-def _sessions(bundle: Bundle) -> str:
-    return """import onnxruntime
-from pathlib import Path
-
-for path in sorted(Path("DIR").glob("*.onnx")):
-    session = onnxruntime.InferenceSession(path)
-    print(path.name, [(one.name, one.shape) for one in session.get_inputs()])
 """
 
 
