@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ T = TypeVar("T")
 BATCH = 32
 """Rows in one call of an engine, as in evaluation."""
 
+_KNOWN = 1024
+"""Answers whose spelling is remembered."""
+
 Asked = tuple[str, Sequence[str]]
 """An input text, and the closed set of its answers."""
 
@@ -30,6 +34,7 @@ class _Loaded:
     bundle: Bundle
     spelling: Spelling
     engine: Engine
+    target: Callable[[str], tuple[int, ...]]
 
 
 class Model:
@@ -74,7 +79,9 @@ class Model:
             spelling = Spelling(read_tokenizer(str(self.folder), "student.model")[0], family, prefix)
         else:
             spelling = read_spelling(self.folder, family, prefix, bundle.tokens)
-        return _Loaded(bundle, spelling, open_engine(self.folder, bundle, self.threads))
+        # A closed set is the same for most inputs.
+        target = lru_cache(maxsize=_KNOWN)(spelling.target)
+        return _Loaded(bundle, spelling, open_engine(self.folder, bundle, self.threads), target)
 
     def scores(self, asked: Sequence[Asked], readout: Readout, watch: Watcher = unwatched) -> list[Scores]:
         """One for each answer of each input, in nats; see `readout.scores`.
@@ -121,11 +128,9 @@ class Model:
             self._check(self._prompt(text, task), int(self.card["new_tokens"][task]))
 
     def _questions(self, asked: Sequence[Asked]) -> list[Question]:
-        target, spelled, found = self.ready().spelling.target, dict[str, tuple[int, ...]](), []
+        target, found = self.ready().target, []
         for text, answers in asked:
-            # A closed set is the same for many inputs.
-            spelled |= {answer: target(answer) for answer in answers if answer not in spelled}
-            question = Question(self._prompt(text, "label"), tuple(spelled[answer] for answer in answers))
+            question = Question(self._prompt(text, "label"), tuple(map(target, answers)))
             self._check(question.prompt, max(map(len, question.targets)))
             found.append(question)
         return found
