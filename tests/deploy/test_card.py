@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from card_samples import (
-    CURVE,
     FACTS,
     PROOF,
     RECORDS,
@@ -120,8 +119,7 @@ def test_whom_the_student_learned_from_is_said(card: dict[str, Any], said: str) 
 
 
 def test_the_curve_is_shown_in_part_and_with_the_threshold_that_is_set() -> None:
-    priced = [{**one, "usd_per_1000": 1000 * (1 - one["coverage"]) * 0.002} for one in CURVE]
-    text = render(manifest(), {**PROOF, "coverage": priced}, FACTS)
+    text = render(manifest(), PROOF, replace(FACTS, usd_per_request=0.002))
     table = [row for row in rows(text) if len(row) == 6 and row[1].endswith("%")]
     assert [row[0] for row in table if "set" in row[0]] == ["0.8000 **(set)**"]
     assert 8 < len(table) < 14

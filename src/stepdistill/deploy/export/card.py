@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from stepdistill.config import check
 from stepdistill.deploy.bundle import Bundle
-from stepdistill.deploy.coverage import Z90
+from stepdistill.deploy.coverage import Point, cost_per_1000
 from stepdistill.deploy.export import figures, origin
 from stepdistill.deploy.export.facts import Facts
 from stepdistill.deploy.export.loading import row_shape, snippets
@@ -19,7 +19,7 @@ from stepdistill.deploy.export.markdown import block, code, front_matter, inline
 from stepdistill.deploy.readout import DEFAULT
 from stepdistill.evaluate.bootstrap import Difference, paired
 from stepdistill.evaluate.calibration import BINS
-from stepdistill.evaluate.statistics import holm, wilson
+from stepdistill.evaluate.statistics import holm
 from stepdistill.records import RunRecord
 from stepdistill.study.comparisons import p_value, points
 from stepdistill.task.schema import TaskSpec
@@ -76,7 +76,7 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
     """
     task = check(TaskSpec, bundle.card["task"], "student.json")
     compared = _compared(facts)
-    rows = _coverage(proof.get("coverage") or (), bundle.settings.threshold)
+    rows = _coverage(proof.get("coverage") or (), bundle.settings.threshold, facts.usd_per_request)
     row = row_shape(task, bundle.card.get("test_rationales") == "teacher")
     page = _template().render(
         bundle=bundle,
@@ -178,30 +178,31 @@ def _lead(mine: RunRecord, other: RunRecord) -> Difference | None:
     return paired(other.scorecard.outcomes, mine.scorecard.outcomes) if same else None
 
 
-def _coverage(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> list[dict[str, Any]]:
-    """Points of the curve by falling coverage: some, and the one at the threshold that is set."""
-    points_ = sorted(curve, key=lambda one: -one["coverage"])
-    chosen: list[Mapping[str, Any]] = []
-    for share in _SHARES:
-        below = [one for one in points_ if one["coverage"] <= share + 1e-9]
-        chosen += below[:1]
-    at = _at(points_, threshold)
-    kept = [one for one in points_ if one in chosen or one is at]
+def _coverage(
+    curve: Sequence[Mapping[str, Any]], threshold: float | None, usd: float | None
+) -> list[dict[str, Any]]:
+    """Points of the curve by falling coverage: some, and the one at the threshold that is set.
+
+    `usd` is the teacher's price of an answer.
+    """
+    ordered = sorted((_point(one) for one in curve), key=lambda one: -one.coverage)
+    chosen = [next((one for one in ordered if one.coverage <= share + 1e-9), None) for share in _SHARES]
+    # The threshold that is given to `serve` later is another; this is the export's own.
+    at = None if threshold is None else next((one for one in ordered if one.threshold >= threshold), None)
     return [
-        {**one, "chosen": one is at, "usd": one.get("usd_per_1000"), "assured": _assured(one)} for one in kept
+        {
+            **asdict(one),
+            "chosen": one is at,
+            "assured": one.assured,
+            "usd": None if usd is None else cost_per_1000(one, usd),
+        }
+        for one in ordered
+        if one in chosen or one is at
     ]
 
 
-def _assured(point: Mapping[str, Any]) -> float:
-    """The accuracy that is exceeded with 95 % certainty, as `coverage.Point` has it."""
-    return wilson(round(point["accuracy"] * point["n"]), point["n"], Z90)[0]
-
-
-def _at(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> Mapping[str, Any] | None:
-    """The point that a threshold gives: the one of most coverage at or above it."""
-    if threshold is None:
-        return None
-    return next((one for one in curve if one["threshold"] >= threshold), None)
+def _point(row: Mapping[str, Any]) -> Point:
+    return Point(**{field.name: row[field.name] for field in fields(Point)})
 
 
 def _is_scored(card: Mapping[str, Any], task: TaskSpec) -> bool:
