@@ -77,7 +77,7 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
     task = check(TaskSpec, bundle.card["task"], "student.json")
     compared = _compared(facts)
     rows = _coverage(proof.get("coverage") or (), bundle.settings.threshold, facts.usd_per_request)
-    row = row_shape(task, bundle.card.get("test_rationales") == "teacher")
+    row = row_shape(task)
     page = _template().render(
         bundle=bundle,
         proof=_whole(proof),

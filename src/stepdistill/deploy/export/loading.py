@@ -32,8 +32,8 @@ class Snippet:
     code: str
 
 
-def row_shape(task: TaskSpec, helped: bool = False) -> dict[str, Any]:
-    """A row as the task's template reads it, with every text left blank; `helped`: by a rationale, too.
+def row_shape(task: TaskSpec) -> dict[str, Any]:
+    """A row as the task's template reads it, with every text left blank.
 
     >>> from stepdistill.task.load import load_task
     >>> row_shape(load_task("claims").spec)
@@ -45,7 +45,7 @@ def row_shape(task: TaskSpec, helped: bool = False) -> dict[str, Any]:
         _put(shape, name, BLANK)
     if task.answer.options:
         _put(shape, task.answer.options, [BLANK, BLANK])
-    return {**shape, "rationale": BLANK} if helped else shape
+    return shape
 
 
 def snippets(bundle: Bundle, row: Mapping[str, Any]) -> list[Snippet]:
@@ -81,11 +81,10 @@ for answer in student.predict(rows{", explain=True" if explains else ""}):
 
 
 def _served(bundle: Bundle) -> Snippet:
-    kind, helped = bundle.card["task"]["answer"]["kind"], bundle.card.get("test_rationales") == "teacher"
-    example: dict[str, Any] = {"text": BLANK}
-    example |= {"options": [BLANK, BLANK]} if kind == "choice" else {}
-    example |= {"rationale": BLANK} if helped else {}
-    body = json.dumps(example if len(example) == 1 else {"examples": [example]}, ensure_ascii=False)
+    asked: dict[str, Any] = {"text": BLANK}
+    if bundle.card["task"]["answer"]["kind"] == "choice":
+        asked = {"examples": [{**asked, "options": [BLANK, BLANK]}]}
+    body = json.dumps(asked, ensure_ascii=False)
     return Snippet(
         "As a server; a text is the input with its columns filled in",
         "bash",
