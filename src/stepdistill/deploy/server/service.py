@@ -97,7 +97,8 @@ class Service:
             self._routed -= len(left)
 
     def close(self) -> None:
-        """Let go of the teacher; what it was asked already is kept."""
+        """Let go of the thread and of the teacher; what it was asked already is kept."""
+        self.batcher.worker.close()
         if self._threads and self.router:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self.router.close()

@@ -21,7 +21,8 @@ class Worker:
 
     def __init__(self) -> None:
         self.busy = False
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None]
+        self._jobs = queue.SimpleQueue()
         threading.Thread(target=self._run, name="answers", daemon=True).start()
 
     async def call(self, work: Callable[[], T]) -> T:
@@ -30,9 +31,13 @@ class Worker:
         self._jobs.put((work, future))
         return await future
 
+    def close(self) -> None:
+        """End the thread behind what it was given."""
+        self._jobs.put(None)
+
     def _run(self) -> None:
-        while True:
-            work, future = self._jobs.get()
+        while (job := self._jobs.get()) is not None:
+            work, future = job
             self.busy = True
             settle: Callable[[asyncio.Future[Any], Any], None]
             try:
