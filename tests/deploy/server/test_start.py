@@ -16,8 +16,9 @@ from stepdistill.deploy.answer import Answer
 from stepdistill.deploy.route import Router
 from stepdistill.deploy.server.keys import find_key, names_loopback
 from stepdistill.deploy.server.limits import ServeConfig, serve_config
+from stepdistill.deploy.server.listener import listening
 from stepdistill.deploy.server.page import response
-from stepdistill.deploy.server.run import ServeOptions, listening, serve
+from stepdistill.deploy.server.run import ServeOptions, serve
 from stepdistill.deploy.server.service import Service
 from stepdistill.errors import ConfigError, StepdistillError
 from stepdistill.records import Example

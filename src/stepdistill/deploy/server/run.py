@@ -21,6 +21,7 @@ from stepdistill.deploy.server.app import make_app
 from stepdistill.deploy.server.door import Door
 from stepdistill.deploy.server.keys import find_key
 from stepdistill.deploy.server.limits import ServeConfig
+from stepdistill.deploy.server.listener import address, listening, shut
 from stepdistill.deploy.server.service import Service
 from stepdistill.errors import ConfigError
 
@@ -61,7 +62,6 @@ def serve(where: Path, options: ServeOptions) -> bool:
         door = Door(make_app(service, keyed=key is not None), key, service.metrics)
         server = Server(door, service)
         sys.setswitchinterval(_SWITCH)
-        print(f"Serving '{service.facts['name']}' on {_address(listener)} (Ctrl-C stops)", flush=True)
         server.run(sockets=[listener])
     if service.failure:
         raise service.failure
@@ -77,9 +77,9 @@ def serve(where: Path, options: ServeOptions) -> bool:
 class Server(uvicorn.Server):
     """Uvicorn's server, stopping in an order in which no accepted request is lost.
 
-    First the queue of connections that the system has accepted is emptied, then no more are taken; who asks
-    on an open connection is answered, and told to close it; idle connections end; what is in work is
-    answered. All within the limit `drain_seconds`.
+    No new connection is let in, and those that the system has made are taken; who asks on an open one is
+    answered, and told to close it; then idle ones end, and what is in work is answered. That lasts
+    `drain_seconds` at most.
 
     Attributes:
         cut: whether requests were left unanswered at the end of that time.
@@ -108,6 +108,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take connections, and load the model meanwhile."""
         await super().startup(sockets)
+        where = " and ".join(address(listener) for listener in sockets or ())
+        print(f"Serving '{self._service.facts['name']}' on {where} (Ctrl-C stops)", flush=True)
         self._working = asyncio.create_task(self._work())
 
     async def _work(self) -> None:
@@ -136,8 +138,7 @@ class Server(uvicorn.Server):
         """Stop, as the class says."""
         self._service.draining = self._door.closing = True
         for listener in sockets or ():
-            # A closed listener resets whom the system has already told to be connected.
-            listener.listen(0)
+            shut(listener)
         await asyncio.sleep(_LINGER / 5)
         for server in self.servers:
             server.close()
@@ -146,26 +147,6 @@ class Server(uvicorn.Server):
         self.cut = bool(self.server_state.tasks)
         if self._working:
             self._working.cancel()
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that takes connections at an address.
-
-    Raises:
-        ConfigError: there is no such address here, it is in use, or not permitted.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = sorted(found, key=lambda one: one[0] != socket.AF_INET)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except (OSError, OverflowError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"--host {host} --port {port}: {why}; choose another") from None
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _router(runtime: Runtime, limits: ServeConfig) -> Router:
