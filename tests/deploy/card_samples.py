@@ -60,9 +60,18 @@ SIDE: dict[str, Any] = {
     "latency_ms": {"p50": 1.234, "p95": 3.2},
     "examples_per_second": 1234.5,
     "batch": 16,
+    "computes": "float32",
 }
 CURVE = [
-    {"threshold": i / 100, "coverage": 1 - i / 100, "accuracy": 0.7, "low": 0.6, "high": 0.8, "n": 100 - i}
+    {
+        "threshold": i / 100,
+        "coverage": 1 - i / 100,
+        "accuracy": 0.7,
+        "low": 0.6,
+        "high": 0.8,
+        "n": 100 - i,
+        "usd_per_1000": None,
+    }
     for i in range(100)
 ]
 PROOF: dict[str, Any] = {
@@ -70,13 +79,22 @@ PROOF: dict[str, Any] = {
     "precision": "int8",
     "n": 300,
     "n_validation": 280,
+    "n_validation_of": 280,
     "topped_up": 20,
+    "bound": 0.98,
+    "lacks": None,
+    "free_text": {"validation": 0.741, "test": None},
+    "threshold": {**CURVE[80], "assured": 0.55},
     "agreement": 0.9967,
     "agreement_low": 0.981,
     "agreement_high": 0.9994,
     "checkpoint": SIDE,
     "export": {**SIDE, "size_bytes": 812_000},
     "calibration": {
+        "reason": "'first' is the cheapest readout",
+        "ece_perfect": 0.031,
+        "folds": 5,
+        "notes": ["few examples"],
         "temperature": 1.31,
         "ece_before": 0.101,
         "ece_after": 0.052,

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from card_samples import (
+    CURVE,
     FACTS,
     PROOF,
     RECORDS,
+    SIDE,
     TASK,
     manifest,
     metadata,
@@ -41,6 +43,9 @@ def test_a_card_tells_all_that_is_known() -> None:
         "1.23 ms",
         "temperature of 1.31",
         "0.101 | 0.052",
+        "the cheapest readout",
+        "55.0 % or more is 95 % certain",
+        "By free text the checkpoint had 74.1 % on validation",
         "out of scope",
         "no faithful account",
         'stepdistill.load("DIR")',
@@ -59,12 +64,20 @@ def test_the_student_is_compared_with_everybody_else_on_the_same_examples() -> N
 
 
 def test_what_was_not_measured_is_said_and_not_made_up() -> None:
-    text = render(manifest(settings=Settings()), {}, replace(FACTS, records=()))
+    unknown = {**SIDE, "accuracy": None, "low": None, "high": None, "examples_per_second": None}
+    proof = {**PROOF, "checkpoint": unknown, "export": unknown, "calibration": None, "coverage": []}
+    text = render(manifest(settings=Settings()), proof, replace(FACTS, records=()))
     assert "Not measured." in text
-    assert "There is none." in text
+    assert "| accuracy on validation, n = 280 | - | - |" in text
     assert "probabilities are not calibrated" in text
     assert "model-index" not in metadata(text)
     assert "abstain" not in text
+
+
+def test_an_export_that_was_accepted_without_proof_says_so() -> None:
+    text = render(manifest(), {**PROOF, "lacks": "it agrees on 190 of 200 examples"}, FACTS)
+    assert "**It did not pass: it agrees on 190 of 200 examples. It was accepted all the same.**" in text
+    assert "did not pass" not in render(manifest(), PROOF, FACTS)
 
 
 def test_open_answers_have_no_probabilities_to_speak_of() -> None:
@@ -119,7 +132,8 @@ def test_whom_the_student_learned_from_is_said(card: dict[str, Any], said: str) 
 
 
 def test_the_curve_is_shown_in_part_and_with_the_threshold_that_is_set() -> None:
-    text = render(manifest(), PROOF, replace(FACTS, usd_per_request=0.002))
+    priced = [{**one, "usd_per_1000": 2 * (1 - one["coverage"])} for one in CURVE]
+    text = render(manifest(), {**PROOF, "coverage": priced}, FACTS)
     table = [row for row in rows(text) if len(row) == 6 and row[1].endswith("%")]
     assert [row[0] for row in table if "set" in row[0]] == ["0.8000 **(set)**"]
     assert 8 < len(table) < 14

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from stepdistill.config import check
 from stepdistill.deploy.bundle import Bundle
-from stepdistill.deploy.coverage import Point, cost_per_1000
 from stepdistill.deploy.export import figures, origin
 from stepdistill.deploy.export.facts import Facts
 from stepdistill.deploy.export.loading import row_shape, snippets
@@ -76,11 +75,11 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
     """
     task = check(TaskSpec, bundle.card["task"], "student.json")
     compared = _compared(facts)
-    rows = _coverage(proof.get("coverage") or (), bundle.settings.threshold, facts.usd_per_request)
+    rows = _coverage(proof.get("coverage") or (), bundle.settings.threshold)
     row = row_shape(task)
     page = _template().render(
         bundle=bundle,
-        proof=_whole(proof),
+        proof=proof,
         facts=facts,
         card=bundle.card,
         task=task,
@@ -97,7 +96,7 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
         teachers=[origin.teacher(one) for one in facts.teachers],
         compared=compared,
         coverage=rows,
-        priced=any(one["usd"] is not None for one in rows),
+        priced=any(one["usd_per_1000"] is not None for one in rows),
         readout=_READOUTS[bundle.settings.readout or DEFAULT],
         bins=BINS,
         machine=", ".join(f"{key} {value}" for key, value in (proof.get("machine") or {}).items()),
@@ -106,15 +105,6 @@ def render(bundle: Bundle, proof: Mapping[str, Any], facts: Facts) -> str:
         versions=_versions(bundle, proof),
     )
     return front_matter(_metadata(bundle, facts, task), _notes(facts)) + page.rstrip() + "\n"
-
-
-def _whole(proof: Mapping[str, Any]) -> dict[str, Any]:
-    """The proof, with None for what it does not say."""
-    keys = ("checkpoint", "export", "calibration", "n", "n_validation", "topped_up")
-    found = {**dict.fromkeys(keys), **proof}
-    if found["calibration"]:
-        found["calibration"] = {"folds": 1, "ece_perfect": None, "notes": (), **found["calibration"]}
-    return found
 
 
 def _metadata(bundle: Bundle, facts: Facts, task: TaskSpec) -> dict[str, Any]:
@@ -178,31 +168,12 @@ def _lead(mine: RunRecord, other: RunRecord) -> Difference | None:
     return paired(other.scorecard.outcomes, mine.scorecard.outcomes) if same else None
 
 
-def _coverage(
-    curve: Sequence[Mapping[str, Any]], threshold: float | None, usd: float | None
-) -> list[dict[str, Any]]:
-    """Points of the curve by falling coverage: some, and the one at the threshold that is set.
-
-    `usd` is the teacher's price of an answer.
-    """
-    ordered = sorted((_point(one) for one in curve), key=lambda one: -one.coverage)
-    chosen = [next((one for one in ordered if one.coverage <= share + 1e-9), None) for share in _SHARES]
-    # The threshold that is given to `serve` later is another; this is the export's own.
-    at = None if threshold is None else next((one for one in ordered if one.threshold >= threshold), None)
-    return [
-        {
-            **asdict(one),
-            "chosen": one is at,
-            "assured": one.assured,
-            "usd": None if usd is None else cost_per_1000(one, usd),
-        }
-        for one in ordered
-        if one in chosen or one is at
-    ]
-
-
-def _point(row: Mapping[str, Any]) -> Point:
-    return Point(**{field.name: row[field.name] for field in fields(Point)})
+def _coverage(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> list[dict[str, Any]]:
+    """Points of the curve by falling coverage: some, and the one of the export's own threshold."""
+    ordered = sorted(curve, key=lambda one: -one["coverage"])
+    chosen = [next((one for one in ordered if one["coverage"] <= share + 1e-9), None) for share in _SHARES]
+    at = [one for one in ordered if one["threshold"] == threshold]
+    return [{**one, "chosen": one in at} for one in ordered if one in chosen or one in at]
 
 
 def _is_scored(card: Mapping[str, Any], task: TaskSpec) -> bool:
