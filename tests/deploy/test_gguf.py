@@ -183,7 +183,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     import xllamacpp
 
     folder = tmp_path_factory.mktemp("split")
-    student = make_student(folder, request.param.split()[0], "beginning" in request.param)
+    student = make_student(folder / "student", request.param.split()[0], "beginning" in request.param)
     gguf.convert(student, folder, "f16")
     wanted = xllamacpp.CommonParams()
     wanted.model.path, wanted.n_ctx, wanted.verbosity = str(folder / MODEL), 512, -1

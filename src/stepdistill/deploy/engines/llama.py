@@ -55,6 +55,11 @@ class Llama:
         self._threads, self._context = threads, _LEAST
         self._server: Any = self._load()
 
+    @property
+    def computes(self) -> str:
+        """As `Engine.computes`; with q8_0, sums of eight bits too."""
+        return {"f32": "float32", "f16": "float16", "q8_0": "int8"}[self._bundle.precision]
+
     def first(self, questions: Sequence[Question]) -> list[list[float]]:
         """As `Engine.first`."""
         return [[tokens[0] for tokens in spelled] for spelled in self._spell(questions, 1)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepdistill.deploy.engines.llama import MODEL
+from stepdistill.deploy.spelling import TOKENIZER
 from stepdistill.errors import ConfigError, MissingExtraError, StudentError, unknown
 from stepdistill.files import read_object, writing
 from stepdistill.student.encode import BREAK
@@ -60,7 +62,7 @@ def check(student_folder: Path, precision: str) -> None:
 
 
 def convert(student_folder: Path, draft: Path, precision: str) -> None:
-    """Write `model.gguf` into the folder `draft`.
+    """Write `model.gguf` and the tokenizer into the folder `draft`.
 
     The file's chat template is the prompt of training, `x [label]`, so that a chat with it asks for the label
     as training did; the tokenizer's own template, if any, is that of another model by now.
@@ -86,6 +88,7 @@ def convert(student_folder: Path, draft: Path, precision: str) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+        shutil.copyfile(student_folder / TOKENIZER, draft / TOKENIZER)
 
 
 def _check_model(folder: Path, config: Mapping[str, Any]) -> None:
@@ -156,7 +159,7 @@ def _vocabulary(folder: Path, size: int) -> Vocabulary:
         StudentError: llama.cpp would split words in another way.
     """
     found, _ = read_tokenizer(str(folder), "student.model")
-    read = read_object(folder / "tokenizer.json")
+    read = read_object(folder / TOKENIZER)
     split = _split(folder, read)
     tokens, kinds = [f"[PAD{i}]" for i in range(size)], [_UNUSED] * size
     given = {added["id"]: added for added in read["added_tokens"]}
