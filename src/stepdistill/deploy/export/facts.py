@@ -10,8 +10,10 @@ from pathlib import Path
 
 from stepdistill.config import RunConfig, TeacherConfig, load_run
 from stepdistill.files import read_object
-from stepdistill.records import Example, RunRecord
+from stepdistill.records import Example, RunRecord, unwatched
+from stepdistill.study.bill import answer_usd
 from stepdistill.study.folder import RunFolder
+from stepdistill.study.job import Job
 from stepdistill.task.schema import Split
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -39,6 +41,7 @@ class Facts:
         digests: of what the run read, by name: the first 16 hex digits of a SHA-256.
         base_model: the hub id of the model that training began with, None where it is none.
         batch_size: examples of a step of training.
+        usd_per_request: what the teacher takes for an answer, None where the ledger knows no price.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Facts:
     digests: Mapping[str, str]
     base_model: str | None
     batch_size: int
+    usd_per_request: float | None = None
 
     @property
     def record(self) -> RunRecord | None:
@@ -65,7 +69,7 @@ def facts(folder: Path, name: str, examples: Mapping[Split, Iterable[Example]]) 
         examples: of the run, by split.
 
     Raises:
-        DataError, ConfigError: a file of the run is missing or damaged.
+        DataError, ConfigError, LedgerError: a file of the run is missing or damaged.
     """
     run = RunFolder(folder)
     config = load_run(folder / "config.yaml")
@@ -83,6 +87,7 @@ def facts(folder: Path, name: str, examples: Mapping[Split, Iterable[Example]]) 
         digests=digests,
         base_model=_hub_id(config),
         batch_size=config.train.batch_size,
+        usd_per_request=answer_usd(Job(config.model_copy(update={"out": str(folder)}), unwatched)),
     )
 
 
