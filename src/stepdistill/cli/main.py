@@ -15,6 +15,7 @@ import stepdistill
 from stepdistill.cli import (
     annotate,
     evaluate,
+    export,
     init,
     power,
     predict,
@@ -45,6 +46,7 @@ app.command("annotate")(annotate.annotate)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.command("tasks")(tasks.tasks)

@@ -74,3 +74,11 @@ def check_student(folder: Path) -> None:
             f"{folder}: its tokenizer ({kind}) is written in Python and has no {TOKENIZER}, by which an "
             "export is asked; take a student with a fast tokenizer"
         )
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of what of a student's folder is needed to ask it: weights, configuration, tokenizer."""
+    notes = ("log.json", "seconds.json")
+    kinds = (".safetensors", ".json")
+    found = (path for path in folder.iterdir() if path.suffix in kinds and path.name not in notes)
+    return sum(path.stat().st_size for path in found)
