@@ -44,7 +44,7 @@ def test_a_card_tells_all_that_is_known() -> None:
         "temperature of 1.31",
         "0.101 | 0.052",
         "the cheapest readout",
-        "55.0 % or more is 95 % certain",
+        "55.0 % or more would be 95 % certain",
         "By free text the checkpoint had 74.1 % on validation",
         "out of scope",
         "no faithful account",
