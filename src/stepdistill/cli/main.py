@@ -14,6 +14,7 @@ import typer
 import stepdistill
 from stepdistill.cli import (
     annotate,
+    breakeven,
     evaluate,
     export,
     init,
@@ -52,6 +53,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("tasks")(tasks.tasks)
 app.command("power")(power.power)
 app.command("serve")(serve.serve)
+app.command("breakeven")(breakeven.breakeven)
 app.command("init")(init.init)
 
 
