@@ -140,6 +140,8 @@ class Batcher:
         queue = self._queues[explain]
         for item in request.items:
             queue.pop(item.number, None)
+        # They hold one another: memory would grow until the next collection of garbage.
+        request.items.clear()
 
     def _oldest(self) -> bool:
         """Which of the two queues has waited longest."""
