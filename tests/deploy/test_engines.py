@@ -18,8 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from stepdistill.config import ScratchConfig
 from stepdistill.deploy.bundle import Bundle, Tokens
 from stepdistill.deploy.engines import Engine, Prompt, Question, open_engine
+from stepdistill.student.encode import Prefix
 from stepdistill.student.model import Student, load_student
 from stepdistill.student.scratch import build, train_tokenizer
+from stepdistill.weights import Family
 
 TEXTS = [
     "Anna has 1 apples and gets 2. How many?",
@@ -83,12 +85,18 @@ class Trained:
         return written
 
 
-def drawn(model: Any) -> Any:
-    """Weights so large that answers depend on the input, none tied: an input has its own words."""
-    torch.manual_seed(8)
-    for weight in model.parameters():
-        weight.data = torch.randn_like(weight) * (0.4 if weight.dim() > 1 else 1.0)
-    return model
+def drawn(student: Student) -> Student:
+    """Weights so large that answers depend on the input, and such that some answers end by themselves."""
+    for seed in range(99):
+        torch.manual_seed(seed)
+        for weight in student.model.parameters():
+            weight.data = torch.randn_like(weight) * (0.4 if weight.dim() > 1 else 1.0)
+        made = Trained(Path(), student)
+        written = [made.greedy(made.prompt(text), 9) for text in TEXTS]
+        begun = student.tokenizer.decode(max(written, key=len)[:4], skip_special_tokens=True).split()
+        if 0 < sum(len(ids) < 9 for ids in written) < 3 and begun and len(set(map(tuple, written))) > 2:
+            return student
+    raise AssertionError("no weights will do")
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -106,11 +114,14 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
         config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, **small, **heads, **ends)
         model = LlamaForCausalLM(config)
-    drawn(model).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    student = load_student(str(folder), device="cpu")
+    family: Family = "causal" if request.param == "Llama" else "encoder-decoder"
+    prefix: Prefix = "decoder" if "decoder" in request.param else "encoder"
+    student = drawn(Student(model, tokenizer, family, prefix))
+    student.model.save_pretrained(folder)
+    student.tokenizer.save_pretrained(folder)
+    student = load_student(str(folder), prefix=prefix, device="cpu")
     assert student.tokenizer.bos_token_id is None
-    return Trained(folder, replace(student, prefix="decoder") if "decoder" in request.param else student)
+    return Trained(folder, student)
 
 
 def converted(trained: Trained, folder: Path, precision: str) -> Path:
@@ -169,7 +180,8 @@ def test_every_token_of_every_label_is_spelled_as_the_model_does(trained: Traine
 def test_greedy_words_are_the_models(trained: Trained, engine: Engine, new_tokens: int) -> None:
     prompts = [trained.prompt(text) for text in TEXTS]
     expected = [trained.greedy(prompt, new_tokens) for prompt in prompts]
-    assert len(set(map(tuple, expected))) > 1
+    assert new_tokens < 9 or len(set(map(tuple, expected))) > 2
+    assert new_tokens < 9 or min(map(len, expected)) < 9, "none ends by itself"
     assert engine.write(prompts, new_tokens) == expected
 
 
@@ -198,15 +210,16 @@ def test_openings_may_differ_in_one_batch(trained: Trained, engine: Engine) -> N
 def test_an_answer_may_end_where_it_has_written_a_string(trained: Trained, engine: Engine) -> None:
     prompts, tokenizer = [trained.prompt(text) for text in TEXTS], trained.student.tokenizer
     whole = engine.write(prompts, 12)
-    stop = max(
-        (word for ids in whole for word in tokenizer.decode(ids[:4], skip_special_tokens=True).split()),
-        key=len,
-    )
-    for ids, cut in zip(whole, engine.write(prompts, 12, stop), strict=True):
+    longest = max(whole, key=len)
+    stop = max(tokenizer.decode(longest[:4], skip_special_tokens=True).split(), key=len)
+    found = engine.write(prompts, 12, stop)
+    for ids, cut in zip(whole, found, strict=True):
         assert cut == ids[: len(cut)]
         assert stop in tokenizer.decode(cut) if stop in tokenizer.decode(ids) else cut == ids
-    assert any(len(c) < len(w) for c, w in zip(engine.write(prompts, 12, stop), whole, strict=True))
-    assert engine.write(prompts, 12, "no such words") == whole
+    assert len(found[whole.index(longest)]) < len(longest)
+    # What is read is not written.
+    assert not any("How many" in tokenizer.decode(ids) for ids in whole)
+    assert engine.write(prompts, 12, "How many") == whole
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -229,11 +242,17 @@ def test_engines_agree_on_any_ids(trained: Trained, open_as: Callable[..., Engin
             assert one == pytest.approx(other, abs=1e-3)
 
 
-def test_int8_is_close(trained: Trained, open_as: Callable[..., Engine]) -> None:
+def test_int8_is_close_and_no_answer_depends_on_who_else_asks(
+    trained: Trained, open_as: Callable[..., Engine]
+) -> None:
     plain, small = open_as("ctranslate2"), open_as("ctranslate2", "int8")
-    questions = [trained.question(text) for text in TEXTS]
+    questions = [trained.question(text) for text in (*TEXTS, "Ben has 7", "Ben more 3")]
     assert (plain.computes, small.computes) == ("float32", "int8_float32")
     pairs = list(zip(plain.first(questions), small.first(questions), strict=True))
     for one, other in pairs:
         assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one) < 1.0
     assert [one for one, _ in pairs] != [other for _, other in pairs]
+    for question, (_, first) in zip(questions, pairs, strict=True):
+        assert small.first([question])[0] == pytest.approx(first, abs=1e-4)
+    prompts = [question.prompt for question in questions]
+    assert small.write(prompts, 9) == [small.write([prompt], 9)[0] for prompt in prompts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,21 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from stepdistill.deploy.bundle import Bundle, Tokens
+from stepdistill.deploy.bundle import Bundle
 from stepdistill.deploy.engines import Engine, Prompt, Question
+from stepdistill.deploy.engines.words import Words, read_words
 from stepdistill.errors import MissingExtraError, StudentError, unknown
-from stepdistill.files import read_object, read_text
 
 OLDEST = (4, 8, 5)
 """The first version whose loader of model files withstands damaged ones."""
-TOKENIZER = "tokenizer.json"
-_VOCABULARIES = ("shared_vocabulary.json", "vocabulary.json")
 _COMPUTES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}
 """What an export of each precision is to be computed in."""
-_ROWS = 32
+_ROWS = 16
 """Rows of one call where a question has many; more of them need memory and save no time."""
-
-Ids = Sequence[int]
 
 
 def open_engine(folder: Path, bundle: Bundle, threads: int | None = None) -> Engine:
@@ -45,7 +40,7 @@ def open_engine(folder: Path, bundle: Bundle, threads: int | None = None) -> Eng
     computes = _COMPUTES[bundle.precision]
     if computes == "bfloat16" and computes not in library.get_supported_compute_types("cpu"):
         computes = "float32"
-    words = _read_words(folder, bundle.tokens)
+    words = read_words(folder, bundle.tokens)
     paired = bundle.card["family"] == "encoder-decoder"
     kind = library.Translator if paired else library.Generator
     with _told(f"{folder}: cannot be loaded by CTranslate2", "export again"):
@@ -57,40 +52,6 @@ def open_engine(folder: Path, bundle: Bundle, threads: int | None = None) -> Eng
             intra_threads=threads or 0,
         )
     return PairEngine(model, words) if paired else CausalEngine(model, words)
-
-
-@dataclass(frozen=True)
-class Words:
-    """Ids as the strings that the library takes, and back: by its own vocabulary file, which is in order.
-
-    A tokenizer's strings are not asked: it may name an added token otherwise.
-    """
-
-    strings: tuple[str, ...]
-    ids: dict[str, int]
-    tokens: Tokens
-    tokenizer: Path
-
-    def of(self, ids: Ids) -> list[str]:
-        """The strings of ids."""
-        return [self.strings[id_] for id_ in ids]
-
-    def watch(self, stop: str | None) -> Callable[[Any], bool] | None:
-        """Told of every token that is written; says which rows have written `stop`."""
-        if stop is None:
-            return None
-        from tokenizers import Tokenizer
-
-        # A token has at least one byte.
-        tokenizer, tail = Tokenizer.from_file(str(self.tokenizer)), len(stop.encode()) + 1
-        rows: dict[int, list[int]] = {}
-
-        def ended(step: Any) -> bool:
-            written = rows.setdefault(step.batch_id, [])
-            written.append(step.token_id)
-            return stop in tokenizer.decode(written[-tail:], skip_special_tokens=False)
-
-        return ended
 
 
 @dataclass(frozen=True)
@@ -213,6 +174,8 @@ class CausalEngine:
         """As `Engine.write`."""
         starts = [_prompt(prompt) for prompt in prompts]
         found: dict[int, list[int]] = {}
+        # What is longer than the shortest of a batch would be read token by token: in int8, and where two
+        # answers are close, one would depend on who else asks.
         for places in _groups(starts, len):
             results = self._generate(
                 [starts[place] for place in places],
@@ -222,7 +185,7 @@ class CausalEngine:
             found.update((place, r.sequences_ids[0]) for place, r in zip(places, results, strict=True))
         return [found[place] for place in range(len(prompts))]
 
-    def _generate(self, starts: Sequence[Ids], **options: Any) -> Any:
+    def _generate(self, starts: Sequence[Sequence[int]], **options: Any) -> Any:
         with _asked():
             return self.model.generate_batch(
                 [self.words.of(start) for start in starts],
@@ -262,29 +225,6 @@ def _library() -> Any:
             f"{'.'.join(map(str, OLDEST))} or later: pip install --upgrade ctranslate2"
         )
     return ctranslate2
-
-
-def _read_words(folder: Path, tokens: Tokens) -> Words:
-    settings = read_object(folder / "config.json")
-    # The library itself dies of these, as of a missing start token, with words about JSON types.
-    for name in ("bos_token", "eos_token", "unk_token", "decoder_start_token"):
-        if not isinstance(settings.get(name, ""), str):
-            raise StudentError(
-                f"{folder / 'config.json'}: `{name}` is no token, which CTranslate2 needs; export again"
-            )
-    path = next((folder / name for name in _VOCABULARIES if (folder / name).is_file()), None)
-    if path is None:
-        raise StudentError(f"{folder}: has no {' or '.join(_VOCABULARIES)}; export again")
-    try:
-        strings = json.loads(read_text(path))
-    except ValueError:
-        strings = None
-    if not isinstance(strings, list) or not all(isinstance(word, str) for word in strings):
-        raise StudentError(f"{path}: a list of tokens is expected; export again")
-    ids = {word: id_ for id_, word in enumerate(strings)}
-    if len(ids) < len(strings):
-        raise StudentError(f"{path}: two tokens have one name, and could not be told apart; export again")
-    return Words(tuple(strings), ids, tokens, folder / TOKENIZER)
 
 
 @contextlib.contextmanager
