@@ -58,8 +58,6 @@ def bundle_of(teacher: dict[str, Any] | None) -> Bundle:
         tokens=Tokens(eos=1, pad=0),
         teacher=teacher,
         stepdistill="0",
-        files={},
-        **({"positions": 512} if "positions" in Bundle.model_fields else {}),
     )
 
 
