@@ -19,6 +19,11 @@ from stepdistill.deploy.server.schema import BadRequest, HealthOut, ModelOut, an
 from stepdistill.deploy.server.service import Service
 
 _JSON = "application/json"
+_REASONS = {
+    404: "there is no such path; see /docs",
+    405: "the path does not take this method; see /docs",
+    500: "the server failed; its log says where",
+}
 CLIENT_GONE = 499
 """Nginx' status of a request whose client did not wait; it is counted, and nobody gets it."""
 
@@ -36,6 +41,7 @@ def make_app(service: Service, keyed: bool) -> FastAPI:
     _states(app, service)
     _answers(app, service)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _refused)
     described(app, keyed)
     return app
 
@@ -115,10 +121,9 @@ async def _answered(request: Request, service: Service, explain: bool) -> Respon
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    """Unknown paths and wrong methods, in the form of all other errors."""
+    """Unknown paths, wrong methods and crashes, in the form of all other errors."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    reasons = {404: "there is no such path; see /docs", 405: "the path does not take this method; see /docs"}
-    made = _error(status, reasons.get(status, "the request cannot be answered"))
+    made = _error(status, _REASONS.get(status, "the request cannot be answered"))
     made.headers.update(getattr(error, "headers", None) or {})
     return made
 
