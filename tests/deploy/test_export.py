@@ -19,11 +19,16 @@ from exports import rows, trained, write_rows
 from safetensors.torch import load_file, save_file
 
 import stepdistill
+from stepdistill.config import load_run
 from stepdistill.deploy.bundle import read_bundle
 from stepdistill.deploy.export import huggingface
 from stepdistill.deploy.export.tuning import Target
 from stepdistill.deploy.export.work import Exported, Order, export
 from stepdistill.errors import ConfigError, RunFolderError, StudentError
+from stepdistill.files import lock
+from stepdistill.records import unwatched
+from stepdistill.study.job import Job
+from stepdistill.task.stream import digest_examples
 
 ORDER = Order(Path(), "ctranslate2", Path(), "float32", "step-by-step", target=Target(share=0.5), threads=1)
 COMMAND = (sys.executable, "-m", "stepdistill")
@@ -127,11 +132,8 @@ def test_too_few_examples_are_no_proof(tmp_path: Path, run: Path) -> None:
     config = (home / "out" / "config.yaml").read_text().replace(str(run.parent), str(home))
     (home / "out" / "config.yaml").write_text(config.replace("train: null", "train: 20"))
     # As if the run had been of these from the beginning.
-    from stepdistill.deploy.export import job
-    from stepdistill.task.stream import digest_examples
-
     mark = home / "out" / "run.json"
-    streams = job.Job(job.load_run(home / "out" / "config.yaml"), job.unwatched).streams
+    streams = Job(load_run(home / "out" / "config.yaml"), unwatched).streams
     mark.write_text(json.dumps(json.loads(mark.read_text()) | {"(data)": digest_examples(streams)}))
     order = Order(home / "out", "ctranslate2", tmp_path / "it", threads=1)
     with pytest.raises(StudentError, match=r"80 examples .* are no proof, 200 are needed"):
@@ -240,8 +242,6 @@ def test_whoever_is_stopped_leaves_nothing_behind(
 
 
 def test_two_exports_to_one_place_do_not_mix(run: Path, tmp_path: Path) -> None:
-    from stepdistill.files import lock
-
     with lock(tmp_path / ".it.export"), pytest.raises(RunFolderError, match="another stepdistill process"):
         export(Order(run, "ctranslate2", tmp_path / "it"))
 
