@@ -94,7 +94,7 @@ def _converted(folder: Path) -> Any:
 
     try:
         found = Named(str(folder))._load()
-    except (AttributeError, KeyError, NotImplementedError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         line = " ".join(str(error).split())
         raise StudentError(
             f"{folder}: CTranslate2's converter does not take this model ({type(error).__name__}: {line}); "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stepdistill.deploy import calibrate, coverage
@@ -11,6 +11,9 @@ from stepdistill.deploy.bundle import Readout, Settings
 from stepdistill.deploy.coverage import Point
 from stepdistill.deploy.readout import softmax
 from stepdistill.records import Example
+
+_MARGIN = 1e-4
+"""How far below a confidence its threshold may stand."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,22 @@ def tune(
     fitted = calibrate.fit(by_readout[readout], gold)
     shares = [softmax(tuple(row), fitted.temperature) for row in by_readout[readout]]
     right = [row.index(max(row)) == place for row, place in zip(shares, gold, strict=True)]
-    curve = coverage.curve([min(1.0, max(row)) for row in shares], right)
-    point = coverage.point_for(curve, target.accuracy, target.share) if target.wanted else None
+    sure = [min(1.0, max(row)) for row in shares]
+    curve = coverage.curve(sure, right)
+    point = (
+        _lowered(coverage.point_for(curve, target.accuracy, target.share), sure) if target.wanted else None
+    )
     settings = Settings(
         readout=readout, temperature=fitted.temperature, threshold=point.threshold if point else None
     )
     described = {"readout": readout, "reason": calibrate.reason(choices), **asdict(fitted)}
     return Tuning(settings, described, tuple(curve), point)
+
+
+def _lowered(point: Point, confidences: Sequence[float]) -> Point:
+    """A point whose threshold stands below the confidence that it is, where no other one is.
+
+    The same text in another batch is rounded otherwise in its last digits, and must not fall below.
+    """
+    below = max((value for value in confidences if value < point.threshold), default=0.0)
+    return replace(point, threshold=max((point.threshold + below) / 2, point.threshold - _MARGIN, 0.0))
