@@ -19,6 +19,7 @@ BOUND = 0.99
 """The least agreement of an export."""
 BOUND_OF_EIGHT_BITS = 0.98
 _EIGHT_BITS = ("int8", "q8_0")
+_FINEST = {"int8": "float32", "bfloat16": "float32", "q8_0": "f32", "f16": "f32"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def refuse(lacks: str, what: str, precision: str) -> None:
     Raises:
         StudentError: always.
     """
-    finer = "" if precision in ("float32", "f32") else "choose a finer --precision, or "
+    finer = f"choose --precision {_FINEST[precision]}, or " if precision in _FINEST else ""
     raise StudentError(f"{what}: not exported: {lacks}; {finer}give --accept to have it all the same")
 
 
