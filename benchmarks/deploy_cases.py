@@ -17,6 +17,7 @@ from stepdistill.deploy.engines import Engine, Prompt, Question, open_engine
 from stepdistill.deploy.export import ctranslate2
 from stepdistill.deploy.readout import scores
 from stepdistill.student.scratch import train_tokenizer
+from stepdistill.weights import read_tokenizer
 
 VOCABULARY = 32128
 SPECIAL = 3
@@ -52,10 +53,16 @@ def ways(tokens: Sequence[int]) -> list[Case]:
     ]
 
 
-def make_student(shape: str, folder: Path) -> Path:
-    """A student's folder with random weights, as a run would have left it."""
+def make_student(shape: str, folder: Path, trained: Path | None = None) -> Path:
+    """A student's folder with random weights, as a run would have left it.
+
+    Its tokenizer is that of the student `trained`, else one that knows nothing; the embedding is larger.
+    """
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(["[label] a small text"], 32)
+    if trained:
+        tokenizer, _ = read_tokenizer(str(trained), "student.model")
+    else:
+        tokenizer = train_tokenizer(["[label] a small text"], 32)
     config = T5Config(
         vocab_size=VOCABULARY,
         pad_token_id=tokenizer.pad_token_id,
