@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 import stepdistill
 from stepdistill.config import load_run
 from stepdistill.deploy.bundle import read_bundle
-from stepdistill.deploy.export import huggingface
+from stepdistill.deploy.export import huggingface, proof
+from stepdistill.deploy.export.proof import UnprovenError
 from stepdistill.deploy.export.tuning import Target
 from stepdistill.deploy.export.work import Exported, Order, export
 from stepdistill.errors import ConfigError, RunFolderError, StudentError
@@ -277,3 +278,19 @@ def loads_without_us(folder: Path, student: stepdistill.Runtime) -> None:
     answer = tokenizer.decode(model.generate(ids, max_new_tokens=4)[0], skip_special_tokens=True)
     assert answer == student.predict([text])[0].label
     assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.slow
+def test_a_precision_that_nobody_asked_for_gives_way_to_a_finer_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "BOUND_OF_EIGHT_BITS", 1.01)
+    order = Order(run, "ctranslate2", tmp_path / "it", threads=1)
+    with pytest.raises(UnprovenError, match="choose --precision bfloat16, or give --accept"):
+        export(replace(order, precision="int8"))
+    assert left(tmp_path) == []
+    found = export(order)
+    assert (found.bundle.precision, found.proof["precision"]) == ("bfloat16", "bfloat16")
+    assert [one["precision"] for one in found.proof["passed_over"]] == ["int8"]
+    assert read_bundle(found.out).precision == "bfloat16"
+    assert export(order).already

@@ -20,8 +20,8 @@ def export(
         str | None,
         typer.Option(
             "--precision",
-            help="huggingface: float32 (default), bfloat16. ctranslate2: int8 (default), bfloat16, float32. "
-            "onnx: float32. gguf: f16 (default), f32, q8_0.",
+            help="huggingface: float32, bfloat16. ctranslate2: int8, bfloat16, float32. onnx: float32. gguf: "
+            "f16, f32, q8_0. Default: the first, or a finer one where its proof fails.",
         ),
     ] = None,
     student: Annotated[

@@ -27,6 +27,8 @@ def show(found: Exported) -> None:
     for heading, show_ in _ROWS.items():
         table.add_row(heading, *(show_(proof[side]) for side in ("checkpoint", "export")))
     out.print(table)
+    for one in proof["passed_over"]:
+        out.print(f"Passed over: {one['why'].partition('; choose')[0]}", soft_wrap=True, highlight=False)
     for line in _lines(proof):
         out.print(line, soft_wrap=True, highlight=False)
     where = "is there already" if found.already else "is written"

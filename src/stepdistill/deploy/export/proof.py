@@ -19,7 +19,12 @@ BOUND = 0.99
 """The least agreement of an export."""
 BOUND_OF_EIGHT_BITS = 0.98
 _EIGHT_BITS = ("int8", "q8_0")
-_FINEST = {"int8": "float32", "bfloat16": "float32", "q8_0": "f32", "f16": "f32"}
+FINER = {"int8": "bfloat16", "bfloat16": "float32", "q8_0": "f16", "f16": "f32"}
+"""What to take where a precision loses too much."""
+
+
+class UnprovenError(StudentError):
+    """An export does not answer as the trained student does, or nobody can tell."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,10 @@ def refuse(lacks: str, what: str, precision: str) -> None:
     """Fail an export for what its proof lacks.
 
     Raises:
-        StudentError: always.
+        UnprovenError: always.
     """
-    finer = f"choose --precision {_FINEST[precision]}, or " if precision in _FINEST else ""
-    raise StudentError(f"{what}: not exported: {lacks}; {finer}give --accept to have it all the same")
+    finer = f"choose --precision {FINER[precision]}, or " if precision in FINER else ""
+    raise UnprovenError(f"{what}: not exported: {lacks}; {finer}give --accept to have it all the same")
 
 
 def accuracy(

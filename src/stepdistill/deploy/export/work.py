@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from stepdistill.deploy.export import card, formats
 from stepdistill.deploy.export.facts import facts
 from stepdistill.deploy.export.formats import Converter, check_student, find_format
 from stepdistill.deploy.export.job import LEAST, Exam, Source, exam, find
-from stepdistill.deploy.export.proof import refuse
+from stepdistill.deploy.export.proof import FINER, UnprovenError, refuse
 from stepdistill.deploy.export.trial import Judged, Sides, described, judge, threads_here
 from stepdistill.deploy.export.tuning import Target
 from stepdistill.deploy.runtime import load
@@ -45,7 +45,11 @@ _BESIDE = 64_000_000
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be exported, as what, to where; `threads` None: all that this process may use."""
+    """What is to be exported, as what, to where.
+
+    `precision` None: the format's first that is proven, from its default to finer ones. `threads` None: all
+    that this process may use.
+    """
 
     run: Path
     format: str
@@ -86,7 +90,7 @@ class _Plan:
             "student": self.source.card["name"],
             "weights": {path.name: digest_of(path) for path in weights},
             "format": self.kind,
-            "precision": self.precision,
+            "precision": self.order.precision,
             "target_accuracy": self.order.target.accuracy,
             "target_share": self.order.target.share,
             "stepdistill": stepdistill.__version__,
@@ -114,9 +118,26 @@ def export(order: Order, watch: Watcher = unwatched) -> Exported:
         refuse(lacks, plan.what, "float32")
     with _drafted(order.out) as draft:
         _need_room(plan, draft)
-        made = _made(plan, questions, draft, watch)
+        made = _proven(plan, questions, draft, watch)
         publish(draft, order.out)
     return made
+
+
+def _proven(plan: _Plan, questions: Exam, draft: Path, watch: Watcher) -> Exported:
+    """The whole bundle, in the draft; where no precision was asked for, the first one that is proven."""
+    passed: list[dict[str, str]] = []
+    while True:
+        try:
+            return _made(plan, questions, draft, watch, passed)
+        except UnprovenError as error:
+            finer = FINER.get(plan.precision)
+            if plan.order.precision is not None or finer is None:
+                raise
+            passed.append({"precision": plan.precision, "why": str(error)})
+        with writing(draft):
+            shutil.rmtree(draft)
+            draft.mkdir()
+        plan = replace(plan, precision=finer)
 
 
 def _plan(order: Order) -> _Plan:
@@ -197,8 +218,14 @@ def _need_room(plan: _Plan, draft: Path) -> None:
     need_space(draft, int(weights * _TIMES.get(plan.kind, 1.0)) + _BESIDE, f"exporting {plan.what}")
 
 
-def _made(plan: _Plan, questions: Exam, draft: Path, watch: Watcher) -> Exported:
-    """The whole bundle, in the draft."""
+def _made(
+    plan: _Plan, questions: Exam, draft: Path, watch: Watcher, passed: list[dict[str, str]]
+) -> Exported:
+    """The whole bundle in one precision, in the draft; `passed`: the coarser ones that were not proven.
+
+    Raises:
+        UnprovenError: the proof fails, and that was not accepted.
+    """
     order, source = plan.order, plan.source
     watch("convert", 0, 1)
     bundle = of_student(source.student, source.card).model_copy(
@@ -217,7 +244,7 @@ def _made(plan: _Plan, questions: Exam, draft: Path, watch: Watcher) -> Exported
     judged = judge(source, sides, questions, plan.precision, order.target, watch)
     if judged.lacks and not order.accept:
         refuse(judged.lacks, plan.what, plan.precision)
-    proof = _proof(plan, judged, size)
+    proof = {**_proof(plan, judged, size), "passed_over": passed}
     write_json(draft / PROOF, proof)
     bundle = seal(draft, bundle.model_copy(update={"settings": judged.tuning.settings}))
     told = facts(source.run, str(source.card["name"]), source.examples)
