@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from deploy_cases import SHAPES, Case, engines, make_student, questions, ways
 
-from stepdistill.deploy.bundle import Readout, Settings, of_student
+from stepdistill.deploy.bundle import Settings, of_student
 from stepdistill.deploy.engines import Engine
 from stepdistill.deploy.export import ctranslate2, job
 from stepdistill.deploy.model import Model
@@ -40,6 +40,9 @@ from stepdistill.weights import be_quiet
 BATCHES = (1, 16)
 SINGLES = 6
 """Calls of one way at batch 1 in a round; at a larger batch it is one call."""
+SURE = 0.8
+"""Of a label of the trained student: its probability."""
+COUNTS = ("same", "n", "sure", "sure_same", "written_valid", "scored_valid")
 FIRST, WRITTEN = "first step", "{} tokens written"
 Seconds = dict[tuple[str, str, int], list[float]]
 """Seconds a text in each round, by engine, way and batch."""
@@ -53,15 +56,14 @@ def main() -> None:
     fast.add_argument("--shape", choices=SHAPES, default="t5-v1.1-base")
     fast.add_argument("--rounds", type=int, default=7)
     fast.add_argument("--tokens", type=int, default=64, help="of an input, about")
-    fast.add_argument("--written", type=int, nargs="+", default=[2, 3, 4], help="tokens of a written label")
-    fast.add_argument(
-        "--precisions", nargs="*", default=["int8", "bfloat16", "float32"], choices=ctranslate2.PRECISIONS
-    )
+    fast.add_argument("--written", type=int, nargs="+", default=[2, 4, 8], help="tokens of a written label")
+    fast.add_argument("--precisions", nargs="*", default=["int8", "float32"], choices=ctranslate2.PRECISIONS)
     fast.set_defaults(work=speed)
     alike = verbs.add_parser("agree")
     alike.add_argument("runs", type=Path, nargs="+")
     alike.add_argument("--precision", choices=ctranslate2.PRECISIONS, default="int8")
     alike.add_argument("--readout", choices=READOUTS, default="first")
+    alike.add_argument("--most", type=int, help="texts of a student, the first of test and validation")
     alike.set_defaults(work=agree)
     for verb in (fast, alike):
         verb.add_argument("--json", type=Path, help="write the numbers there too")
@@ -158,43 +160,48 @@ def speed_text(table: list[dict[str, Any]], closed: list[dict[str, Any]], ours: 
 
 def agree(given: Any) -> tuple[dict[str, Any], str]:
     """How often an export gives the label of the trained student, run by run and in sum."""
-    rows = [agreement(run, given.precision, given.readout) for run in given.runs]
-    total = {key: sum(row[key] for row in rows) for key in ("same", "n", "written_valid", "scored_valid")}
+    rows = [agreement(run, given) for run in given.runs]
+    total = {key: sum(row[key] for row in rows) for key in COUNTS}
     rows.append({"run": "all", **total, "interval": wilson(total["same"], total["n"])})
     lines = [
         f"| student, {given.precision}, readout `{given.readout}` | same label | of | share, 95 % | "
-        "valid: scored | valid: written |",
-        "|---|---:|---:|---|---:|---:|",
+        f"of those {SURE:.0%} sure | valid: scored | valid: written |",
+        "|---|---:|---:|---|---:|---:|---:|",
     ]
     for row in rows:
         low, high = row["interval"]
         share = f"{100 * row['same'] / row['n']:.2f} % ({100 * low:.2f} - {100 * high:.2f})"
-        valid = f"{row['scored_valid']} | {row['written_valid']}"
+        sure = f"{row['sure_same']} / {row['sure']}"
+        valid = f"{sure} | {row['scored_valid']} | {row['written_valid']}"
         lines.append(f"| {row['run']} | {row['same']} | {row['n']} | {share} | {valid} |")
     return {"precision": given.precision, "readout": given.readout, "rows": rows}, "\n".join(lines)
 
 
-def agreement(run: Path, precision: str, readout: Readout) -> dict[str, Any]:
+def agreement(run: Path, given: Any) -> dict[str, Any]:
     """Of one run's best student; `valid` counts the export's answers that are in the closed set."""
-    source = job.find(run)
-    examples = [one for split in ("validation", "test") for one in source.examples.get(split) or ()]  # type: ignore[call-overload]
+    source, precision = job.find(run), given.precision
+    splits = [source.examples.get("test") or (), source.examples.get("validation") or ()]
+    examples = [example for split in splits for example in split][: given.most]
     with tempfile.TemporaryDirectory() as scratch:
         ctranslate2.convert(source.student, Path(scratch), precision)
         about = of_student(source.student, source.card)
         bundle = about.model_copy(update={"format": "ctranslate2", "precision": precision})
-        settings = Settings(readout=readout)
+        settings = Settings(readout=given.readout)
         trained = Runtime(Model(source.student, source.card, threads=1), settings)
         export = Runtime(Model(Path(scratch), source.card, bundle, threads=1), settings)
         ours, theirs = (runtime.predict(examples) for runtime in (export, trained))
         written = export.model.write("label", [example.text for example in examples])
     valid: Callable[[Example, str | None], bool] = lambda one, label: label in export.candidates(one)  # noqa: E731
-    same = sum(a.label == b.label for a, b in zip(ours, theirs, strict=True))
+    alike = [a.label == b.label for a, b in zip(ours, theirs, strict=True)]
+    sure = [one for one, answer in zip(alike, theirs, strict=True) if (answer.confidence or 0) >= SURE]
     return {
         "run": run.name,
         "student": source.card["name"],
-        "same": same,
+        "same": sum(alike),
         "n": len(examples),
-        "interval": wilson(same, len(examples)),
+        "interval": wilson(sum(alike), len(examples)),
+        "sure": len(sure),
+        "sure_same": sum(sure),
         "scored_valid": sum(valid(one, a.label) for one, a in zip(examples, ours, strict=True)),
         "written_valid": sum(valid(one, text) for one, text in zip(examples, written, strict=True)),
     }
