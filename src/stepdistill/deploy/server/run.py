@@ -22,6 +22,7 @@ from stepdistill.deploy.server.door import Door
 from stepdistill.deploy.server.keys import find_key
 from stepdistill.deploy.server.limits import ServeConfig
 from stepdistill.deploy.server.listener import address, listening, shut
+from stepdistill.deploy.server.memory import keep_memory
 from stepdistill.deploy.server.service import Service
 from stepdistill.errors import ConfigError
 
@@ -62,6 +63,7 @@ def serve(where: Path, options: ServeOptions) -> bool:
         door = Door(make_app(service, keyed=key is not None), key, service.metrics)
         server = Server(door, service)
         sys.setswitchinterval(_SWITCH)
+        keep_memory()
         server.run(sockets=[listener])
     if service.failure:
         raise service.failure
