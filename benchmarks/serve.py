@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=50_000, help="of the flood")
     parser.add_argument("--load", type=float, default=0.8, help="share of the capacity")
     parser.add_argument("--texts", type=int, default=500, help="that are asked")
+    parser.add_argument("--explain", action="store_true", help="batching: ask for rationales too")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     given = parser.parse_args()
     be_quiet()
@@ -75,7 +76,7 @@ def overhead(student: Offline, given: Any) -> dict[str, Any]:
             direct = student.seconds()
             n = max(50, int(0.25 * given.seconds / statistics.median(direct)))
             alone = run(closed(target, list(groups(n, len(student.texts), number)), 1))
-            capacity = capacity_of(target, student, given.seconds / 2)
+            capacity, _ = capacity_of(target, student, given.seconds / 2)
             rate = given.load * capacity
             asked = list(groups(max(200, int(rate * given.seconds)), len(student.texts), number))
             busy = served.processor(), time.perf_counter()
@@ -98,19 +99,25 @@ def overhead(student: Offline, given: Any) -> dict[str, Any]:
 
 def batching(student: Offline, given: Any) -> dict[str, Any]:
     """Requests a second of 32 clients: batches shared by requests beside a batch for each, in turns."""
-    rows: dict[str, list[float]] = {"shared": [], "one by one": [], "times": [], "texts of a batch": []}
-    with serving(student.folder) as served, serving(student.folder, "--set", "max_batch=1") as alone:
-        targets = {"shared": served.target(student.texts), "one by one": alone.target(student.texts)}
-        for target in targets.values():
-            capacity_of(target, student, 1.0)
+    path = "/v1/explain" if given.explain else "/v1/predict"
+    rows: dict[str, list[float]] = {"texts of a batch": [], "times": [], "times by processor": []}
+    with serving(student.folder) as shared, serving(student.folder, "--set", "max_batch=1") as alone:
+        for served in (shared, alone):
+            capacity_of(served.target(student.texts, path), student, 1.0)
         for _ in range(given.runs):
-            before = served.batches()
-            for name, target in targets.items():
-                rows[name].append(capacity_of(target, student, given.seconds / 2))
-            count, total = (b - a for a, b in zip(before, served.batches(), strict=True))
-            rows["times"].append(rows["shared"][-1] / rows["one by one"][-1])
+            before, cost = shared.batches(), []
+            for name, served in (("shared", shared), ("one by one", alone)):
+                used = served.processor()
+                rate, n = capacity_of(served.target(student.texts, path), student, given.seconds / 2)
+                cost.append((served.processor() - used) / n)
+                rows.setdefault(name, []).append(rate)
+                rows.setdefault(f"{name}, processor ms", []).append(1000 * cost[-1])
+            count, total = (b - a for a, b in zip(before, shared.batches(), strict=True))
             rows["texts of a batch"].append(total / count)
-    return {"clients": CLIENTS, "runs": {name: spread(values) for name, values in rows.items()}}
+            rows["times"].append(rows["shared"][-1] / rows["one by one"][-1])
+            rows["times by processor"].append(cost[1] / cost[0])
+    found = {name: spread(values) for name, values in rows.items()}
+    return {"clients": CLIENTS, "path": path, "runs": found}
 
 
 def flood(student: Offline, given: Any) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def flood(student: Offline, given: Any) -> dict[str, Any]:
     """
     with serving(student.folder, *FLOOD) as served:
         target = served.target(student.texts)
-        capacity = capacity_of(target, student, given.seconds / 2, many=0.1)
+        capacity, _ = capacity_of(target, student, given.seconds / 2, many=0.1)
         rate, sent, memory = 2 * capacity, list[Sent](), []
         warm = max(given.requests // 10, int(3 * rate))
         check(student, run(arriving(target, _many(warm, student, 0), rate, CONNECTIONS, 0)), {200, 429})
@@ -180,18 +187,18 @@ def _many(n: int, student: Offline, seed: int, quick: bool = False) -> list[tupl
     return found * (n // len(found)) if quick else found
 
 
-def capacity_of(target: Target, student: Offline, seconds: float, many: float = 0.0) -> float:
-    """Requests a second of `CLIENTS` in a closed loop."""
-    n, rate = 2 * CLIENTS, 0.0
+def capacity_of(target: Target, student: Offline, seconds: float, many: float = 0.0) -> tuple[float, int]:
+    """Requests a second of `CLIENTS` in a closed loop, at the longest try; and how many all tries had."""
+    n, total = 2 * CLIENTS, 0
     while True:
         asked = list(groups(n, len(student.texts), n, many))
         begun = time.perf_counter()
         sent = run(closed(target, asked, CLIENTS))
         took = time.perf_counter() - begun
         check(student, sent, {200})
-        rate = n / took
+        rate, total = n / took, total + n
         if took > seconds / 2:
-            return rate
+            return rate, total
         n = max(2 * n, int(rate * seconds))
 
 

@@ -36,6 +36,7 @@ class Target:
     port: int
     key: str
     texts: Sequence[str]
+    path: str = "/v1/predict"
     made: dict[tuple[int, ...], bytes] = field(default_factory=dict)
 
     def request(self, places: tuple[int, ...], close: bool = False) -> bytes:
@@ -49,7 +50,7 @@ class Target:
         )
         body = json.dumps(one).encode()
         head = (
-            f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
             f"Authorization: Bearer {self.key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             f"{'Connection: close' if close else 'Connection: keep-alive'}\r\n\r\n"
@@ -83,8 +84,11 @@ class Connection(asyncio.Protocol):
         if not found:
             return
         lower = head.lower()
-        _, _, tail = lower.partition(b"content-length:")
-        length = int(tail.split(b"\r\n", 1)[0])
+        if b"\r\ncontent-length:" in lower:
+            length = int(lower.partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0])
+        else:
+            # A refusal, in chunks: its last is empty.
+            length = len(rest) if rest.endswith(b"0\r\n\r\n") else len(rest) + 1
         if len(rest) < length:
             return
         self._buffer = rest[length:]

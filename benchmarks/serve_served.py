@@ -116,9 +116,9 @@ class Served:
     key: str
     log: Path
 
-    def target(self, texts: Sequence[str]) -> Target:
+    def target(self, texts: Sequence[str], path: str = "/v1/predict") -> Target:
         """For clients."""
-        return Target(self.port, self.key, texts)
+        return Target(self.port, self.key, texts, path)
 
     def memory(self) -> int:
         """Resident bytes now."""
