@@ -93,7 +93,7 @@ def at_import(path: Path) -> Iterator[str]:
 def reached_at_import(roots: Iterable[str]) -> dict[str, str]:
     """Everything that importing the roots imports, and which module asks for it."""
     homes = {named(path).removesuffix(".__init__"): path for path in MODULES}
-    asked_by = {root: "" for root in roots}
+    asked_by = dict.fromkeys(roots, "")
     waiting = list(asked_by)
     while waiting:
         name = waiting.pop()
