@@ -22,7 +22,8 @@ class ServeConfig(Model):
         max_characters: characters of one text, or of a rationale that comes with it.
         max_options: options of one example.
         max_queue: texts that wait; what comes beyond them is refused (429).
-        max_connections: open connections; those beyond are refused (503).
+        max_connections: open connections; new ones beyond them are refused (503).
+        header_seconds: how long a connection may take to send a whole request head; then it is closed.
         body_seconds: how long a client may take to send its body (408).
         keep_alive_seconds: how long an idle connection is kept.
         drain_seconds: how long accepted requests are still answered after SIGTERM.
@@ -40,6 +41,7 @@ class ServeConfig(Model):
     max_options: int = Field(64, ge=2, le=1024)
     max_queue: int = Field(1024, ge=1, le=10**6)
     max_connections: int = Field(512, ge=1, le=65536)
+    header_seconds: float = Field(10.0, gt=0, le=3600, strict=False)
     body_seconds: float = Field(10.0, gt=0, le=3600, strict=False)
     keep_alive_seconds: int = Field(5, ge=1, le=3600)
     drain_seconds: int = Field(30, ge=1, le=3600)

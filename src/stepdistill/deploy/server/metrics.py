@@ -53,6 +53,10 @@ class Metrics:
         if status in REJECTED:
             self._rejected.labels(REJECTED[status]).inc()
 
+    def refused(self, reason: str) -> None:
+        """Count what was refused before it was a request, or for a reason that its status does not tell."""
+        self._rejected.labels(reason).inc()
+
     def answered(self, answers: Sequence[Answer]) -> None:
         """Count answers that go to a client."""
         for answer in answers:

@@ -18,6 +18,7 @@ import uvicorn
 from stepdistill.deploy.route import Router, router_for
 from stepdistill.deploy.runtime import Runtime, load
 from stepdistill.deploy.server.app import make_app
+from stepdistill.deploy.server.connection import connections
 from stepdistill.deploy.server.door import Door
 from stepdistill.deploy.server.keys import find_key
 from stepdistill.deploy.server.limits import ServeConfig
@@ -92,13 +93,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 door,
+                http=connections(limits, service.metrics),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=limits.max_connections,
                 timeout_keep_alive=limits.keep_alive_seconds,
                 timeout_graceful_shutdown=limits.drain_seconds,
             )
