@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from stepdistill.deploy.bundle import Bundle, Readout, of_student
 from stepdistill.deploy.engines import Engine, Prompt, Question, open_engine
+from stepdistill.deploy.engines.rows import batches
 from stepdistill.deploy.readout import Scores, all_scores, scores
 from stepdistill.deploy.spelling import TOKENIZER, Spelling, read_spelling
 from stepdistill.errors import StudentError
@@ -21,6 +22,11 @@ T = TypeVar("T")
 
 BATCH = 32
 """Rows in one call of an engine, as in evaluation."""
+
+MOST_TOKENS = 4096
+"""Tokens of an input to a student without positions (T5), which could read any number: memory grows with the
+square. One text of so many takes 0.9 GB and 5 seconds on one CPU thread with 4 heads and 4 labels, and memory
+grows with the heads; 20,000 tokens took 11.5 GB, and every other request of a server waits meanwhile."""
 
 _KNOWN = 1024
 """Answers whose spelling is remembered."""
@@ -41,7 +47,7 @@ class Model:
     """A student that can be asked for scores and for words.
 
     Safe to be used by several threads: they take turns at the engine, batch by batch. The same texts in one
-    call always come in the same batches.
+    call always come in the same batches, of at most `BATCH` rows, and of fewer where inputs are long.
     """
 
     def __init__(
@@ -87,7 +93,7 @@ class Model:
         """One for each answer of each input, in nats; see `readout.scores`.
 
         Raises:
-            StudentError: an input leaves the model no place for an answer.
+            StudentError: an input is too long, or leaves the model no place for an answer.
         """
         engine = self.ready().engine
         return self._in_batches(self._questions(asked), lambda chosen: scores(engine, chosen, readout), watch)
@@ -103,7 +109,7 @@ class Model:
         """Greedy words behind input texts, at most the card's `new_tokens`; may end once `stop` is written.
 
         Raises:
-            StudentError: an input leaves the model no place for them.
+            StudentError: an input is too long, or leaves the model no place for them.
         """
         loaded, most = self.ready(), int(self.card["new_tokens"][task])
         prompts = [self._prompt(text, task) for text in texts]
@@ -117,7 +123,7 @@ class Model:
         return self._in_batches([Question(prompt, ()) for prompt in prompts], work, watch)
 
     def check(self, task: TaskName, text: str, answers: Sequence[str] | None = None) -> None:
-        """Refuse a text that would leave the model no place for one of `answers`, or for words of its own.
+        """Refuse a text that is too long, or leaves no place for one of `answers` or words of its own.
 
         Raises:
             StudentError: so it is.
@@ -141,11 +147,16 @@ class Model:
 
     def _check(self, prompt: Prompt, room: int) -> None:
         # Engines would end in errors of their own, or read places that nobody has trained.
-        positions = self.ready().bundle.positions
-        needed = placed_tokens(self.card["family"], len(prompt.source), len(prompt.opening), room)
+        positions, length = self.ready().bundle.positions, len(prompt.source)
+        if positions is None and length > MOST_TOKENS:
+            raise StudentError(
+                f"the input has {length:,} tokens, and {MOST_TOKENS:,} are allowed; shorten the text, or "
+                "divide it and ask for each part"
+            )
+        needed = placed_tokens(self.card["family"], length, len(prompt.opening), room)
         if positions and needed > positions:
             raise StudentError(
-                f"the model has {positions} positions, and an input of {len(prompt.source)} tokens needs "
+                f"the model has {positions} positions, and an input of {length} tokens needs "
                 f"{needed} with {room} for what is written; shorten the text, or take another student"
             )
 
@@ -153,12 +164,10 @@ class Model:
         self, questions: Sequence[Question], work: Callable[[list[Question]], Sequence[T]], watch: Watcher
     ) -> list[T]:
         """What `work` gives for each question, in their order."""
-        order = sorted(range(len(questions)), key=lambda i: (len(questions[i].prompt.source), i))
         found: dict[int, T] = {}
-        for begin in range(0, len(order), BATCH):
-            chosen = order[begin : begin + BATCH]
+        for chosen in batches([len(question.prompt.source) for question in questions], BATCH):
             with self._turn:
                 made = work([questions[i] for i in chosen])
             found.update(zip(chosen, made, strict=True))
-            watch("predict", len(found), len(order))
+            watch("predict", len(found), len(questions))
         return [found[i] for i in range(len(questions))]

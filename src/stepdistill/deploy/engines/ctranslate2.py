@@ -13,6 +13,7 @@ import numpy as np
 
 from stepdistill.deploy.bundle import Bundle
 from stepdistill.deploy.engines import Engine, Prompt, Question
+from stepdistill.deploy.engines.rows import rows_at_once
 from stepdistill.deploy.engines.words import Words, read_words
 from stepdistill.errors import MissingExtraError, StudentError, unknown
 
@@ -87,7 +88,7 @@ class PairEngine:
             results = self.model.score_batch(
                 [self.words.of(prompt.source) for prompt, _ in pairs],
                 [self.words.of([*prompt.opening, *target[:-1]]) for prompt, target in pairs],
-                max_batch_size=_ROWS,
+                max_batch_size=rows_at_once(max(len(prompt.source) for prompt, _ in pairs), _ROWS),
                 max_input_length=0,
             )
         tokens = iter(results)
