@@ -92,6 +92,10 @@ def test_the_key_is_asked_for_and_used(driver: Chrome, light: Path, starts: Any,
         assert "the key is missing or wrong" in seen(driver)
         assert "the key is missing or wrong" in ask(driver, "Where is the cow?", key="wrong")
         assert "field" in ask(driver, "Where is the cow?", key=key)
+        driver.get(served.url + "/docs")
+        WebDriverWait(driver, 30).until(lambda _: "POST /v1/predict" in driver.page_source)
+        assert "Authorization: Bearer $STEPDISTILL_API_KEY" in driver.find_element(By.ID, "curl").text
+        driver.back()
         kept = (
             "return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -37,16 +38,17 @@ def make_app(service: Service, keyed: bool) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    _pages(app, keyed)
+    published: dict[str, Any] = {}
+    _pages(app, published)
     _states(app, service)
     _answers(app, service)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _refused)
-    described(app, keyed)
+    published.update(described(app, keyed))
     return app
 
 
-def _pages(app: FastAPI, keyed: bool) -> None:
+def _pages(app: FastAPI, published: Mapping[str, Any]) -> None:
     @app.get("/", include_in_schema=False)
     async def try_it() -> Response:
         return page.response("index.html")
@@ -57,7 +59,7 @@ def _pages(app: FastAPI, keyed: bool) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        return _json(app.openapi())
+        return _json(published)
 
 
 def _states(app: FastAPI, service: Service) -> None:

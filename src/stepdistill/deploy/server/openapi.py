@@ -48,15 +48,18 @@ def post(body: Mapping[str, Any]) -> dict[str, Any]:
     return _published(good, statuses, {"requestBody": {"required": True, "content": content}})
 
 
-def described(app: FastAPI, keyed: bool) -> None:
-    """Make the application publish itself once; `keyed`: with the key that routes need."""
+def described(app: FastAPI, keyed: bool) -> dict[str, Any]:
+    """What the application publishes of itself; `keyed`: with the key that routes need."""
     spec = get_openapi(title=app.title, version=app.version, routes=app.routes)
     for operation in (one for path in spec["paths"].values() for one in path.values()):
-        if not operation.pop(_OPEN, False) and keyed:
+        is_open = operation.pop(_OPEN, False)
+        if keyed and not is_open:
             operation["security"] = _KEYS
+        for status in ("421",) if keyed else ("401",):
+            operation["responses"].pop(status, None)
     if keyed:
         spec["components"]["securitySchemes"] = _SCHEMES
-    app.openapi_schema = spec
+    return spec
 
 
 def _published(good: Mapping[str, Any], statuses: tuple[int, ...], more: Mapping[str, Any]) -> dict[str, Any]:
