@@ -128,6 +128,9 @@ def test_the_key_opens_in_either_header(server: Any, key: str) -> None:
 
 def test_wrong_paths_and_methods_are_told(server: Any) -> None:
     assert server.request("GET", "/v2")[0] == 404
+    for path in ("/docs/", "/healthz/", "/v1/model/"):
+        status, headers, _ = server.request("GET", path, None, {"Host": "elsewhere.example"})
+        assert (status, "location" in headers) == (404, False)
     status, headers, answer = server.request("GET", "/v1/predict")
     assert (status, headers["allow"]) == (405, "POST")
     assert "does not take this method" in answer["error"]

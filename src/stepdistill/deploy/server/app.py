@@ -37,6 +37,8 @@ def make_app(service: Service, keyed: bool) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # It would lead to whatever host the request names.
+        redirect_slashes=False,
     )
     published: dict[str, Any] = {}
     _pages(app, published)
