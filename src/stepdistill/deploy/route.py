@@ -13,15 +13,23 @@ from stepdistill.config import LimitsConfig, TeacherConfig, check, load_run
 from stepdistill.deploy.answer import Answer
 from stepdistill.deploy.bundle import MANIFEST, Bundle
 from stepdistill.deploy.teacher import Routing, routing_of
-from stepdistill.errors import BudgetError, ConfigError, LedgerError, RunFolderError, StepdistillError
+from stepdistill.errors import (
+    BudgetError,
+    ConfigError,
+    LedgerError,
+    RunFolderError,
+    StepdistillError,
+    extras_named,
+)
 from stepdistill.files import digest
 from stepdistill.records import Example, Unparsed, unwatched
 from stepdistill.task.load import Task
-from stepdistill.teacher.asked import AskedTeacher, Pair
+from stepdistill.teacher.asked import AskedTeacher, Pair, sampling_of
 from stepdistill.teacher.backends import BACKENDS
 from stepdistill.teacher.ledger import LEDGER, Ledger, Money
 from stepdistill.teacher.openai import OpenAIBackend
-from stepdistill.teacher.prices import FREE_OF_CHARGE
+from stepdistill.teacher.prices import FREE_OF_CHARGE, need_price
+from stepdistill.teacher.prompts import Prompter
 from stepdistill.teacher.protocol import Backend, Tally
 from stepdistill.teacher.settle import Heard, vote
 
@@ -83,12 +91,13 @@ class Router:
         self.seconds, self.ledger, self.max_cost_usd = seconds, ledger, max_cost_usd
         self._task, self._seed = task, seed
         here = teacher.backend in FREE_OF_CHARGE
-        self._backend: Backend | None = None
-        with Ledger(ledger) as opened:  # what is wrong is told now, not to the first who is routed
-            asked = self._asked(opened)
-            if here:
-                self._backend = BACKENDS[teacher.backend](self.teacher, asked.sampling, seed)
-            self._prepare(asked)
+        # What is wrong is told now, not to the first who is routed, and before a ledger is made.
+        with extras_named():
+            sampling = sampling_of(self.teacher, Prompter(task, self.teacher, seed))
+            need_price(self.teacher, max_cost_usd)
+            backend = BACKENDS[self.teacher.backend](self.teacher, sampling, seed)
+        self._backend: Backend | None = backend if here else None
+        Ledger(ledger).close()
         # A model in this process answers one call at a time.
         self._pool = ThreadPoolExecutor(1 if here else THREADS, "route")
 
