@@ -28,6 +28,10 @@ def crash(examples: Sequence[Example], explain: bool) -> list[Answer]:
     raise ValueError(examples[0].text)
 
 
+def starve(examples: Sequence[Example], explain: bool) -> list[Answer]:
+    raise MemoryError
+
+
 async def asked(door: Door, path: str, body: bytes) -> tuple[int, bytes]:
     sent: list[Any] = []
 
@@ -54,8 +58,10 @@ def test_a_crash_is_a_500_that_tells_and_logs_no_text(light: Path, caplog: pytes
             await asyncio.sleep(0.01)
         try:
             first = await asked(door, "/v1/predict", json.dumps({"text": SECRET}).encode())
+            service.batcher.ask = starve
+            second = await asked(door, "/v1/predict", json.dumps({"text": SECRET}).encode())
             service.batcher.ask = service._runtime.predict
-            return first, await asked(door, "/v1/predict", b'{"text": "Where is the cow?"}')
+            return first, second, await asked(door, "/v1/predict", b'{"text": "Where is the cow?"}')
         finally:
             running.cancel()
             service.close()
@@ -64,10 +70,11 @@ def test_a_crash_is_a_500_that_tells_and_logs_no_text(light: Path, caplog: pytes
     service.batcher.ask = crash
     door = Door(make_app(service, keyed=False), None, service.metrics)
     with caplog.at_level(logging.ERROR):
-        (status, body), (later, answer) = asyncio.run(work())
+        (status, body), (starved, _), (later, answer) = asyncio.run(work())
     assert (status, body) == (500, b'{"error":"the server failed; its log says where"}')
+    assert starved == 503
     assert (later, json.loads(answer)["answers"][0]["label"]) == (200, "field")
-    assert "ValueError in /v1/predict" in caplog.text
+    assert "ValueError in a batch of 1 texts" in caplog.text
     assert "test_crash.py" in caplog.text
     assert SECRET not in caplog.text
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 import stepdistill
 from stepdistill.deploy.server import page
-from stepdistill.deploy.server.batching import QueueFullError, RefusedTextError
+from stepdistill.deploy.server.batching import FailedBatchError, QueueFullError, RefusedTextError
 from stepdistill.deploy.server.body import ClientGoneError, body_of, unless_gone
 from stepdistill.deploy.server.metrics import CONTENT_TYPE
 from stepdistill.deploy.server.openapi import described, get, post
@@ -116,6 +116,10 @@ async def _answered(request: Request, service: Service, explain: bool) -> Respon
         return _error(429, str(error), error.retry_after)
     except RefusedTextError as error:
         return _error(422, f"text {error.place + 1}: {error}")
+    except FailedBatchError as error:
+        if error.memory:
+            return _error(503, "the server has no memory for this now; send fewer or shorter texts", 1)
+        return _error(500, _REASONS[500])
     except ClientGoneError:
         return Response(status_code=CLIENT_GONE)
     except asyncio.CancelledError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ _SLICES = 4
 """In how many parts a batch waits: it stops at the first in which nobody arrived."""
 _MEMORY = 0.2
 """Weight of the newest batch in the mean of seconds a text."""
+_log = logging.getLogger(__name__)
 
 
 class QueueFullError(StepdistillError):
@@ -37,6 +40,14 @@ class RefusedTextError(StepdistillError):
     def __init__(self, place: int, reason: str) -> None:
         super().__init__(reason)
         self.place = place
+
+
+class FailedBatchError(Exception):
+    """A batch ended with an error that is no text's fault; it has been logged. `memory`: for want of it."""
+
+    def __init__(self, memory: bool) -> None:
+        super().__init__("the batch failed")
+        self.memory = memory
 
 
 @dataclass(eq=False, slots=True)
@@ -109,6 +120,7 @@ class Batcher:
         Raises (the future too):
             QueueFullError: there is no room for all of them.
             RefusedTextError: the student cannot take one of them.
+            FailedBatchError: the student failed.
         """
         if self.waiting + len(examples) > self.max_queue:
             raise QueueFullError(self.waiting, self.max_queue, self._retry_after())
@@ -176,29 +188,38 @@ class Batcher:
         self._pace = pace if not self._pace else (1 - _MEMORY) * self._pace + _MEMORY * pace
 
     async def _answer(self, batch: list[_Item], explain: bool) -> None:
-        """Answer a batch; where it fails, its halves, so that a text that cannot be taken fails alone."""
+        """Answer a batch; where a text cannot be taken, its halves, so that this text fails alone.
+
+        Any other error fails the batch as it is: halves would repeat the work, while all others wait.
+        """
         batch = [item for item in batch if not item.request.future.done()]
         if not batch:
             return
         try:
             answers = await self.worker.call(partial(self.ask, [item.example for item in batch], explain))
             pairs = list(zip(batch, answers, strict=True))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not fail the neighbours
+        except StepdistillError as error:
             if len(batch) == 1:
-                self._fail(batch[0], error)
+                self._fail(batch, RefusedTextError(batch[0].place, str(error)))
                 return
             middle = len(batch) // 2
             await self._answer(batch[:middle], explain)
             await self._answer(batch[middle:], explain)
             return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next batch must be answered
+            # Not its message, which may quote a text.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("%s in a batch of %d texts\n%s", type(error).__name__, len(batch), frames)
+            self._fail(batch, FailedBatchError(isinstance(error, MemoryError)))
+            return
         for item, answer in pairs:
             item.request.put(item, answer)
 
     @staticmethod
-    def _fail(item: _Item, error: Exception) -> None:
-        refused = RefusedTextError(item.place, str(error)) if isinstance(error, StepdistillError) else error
-        if not item.request.future.done():
-            item.request.future.set_exception(refused)
+    def _fail(batch: list[_Item], error: Exception) -> None:
+        for item in batch:
+            if not item.request.future.done():
+                item.request.future.set_exception(error)
 
     def _retry_after(self) -> int:
         return max(1, math.ceil(self._pace * (self.waiting + self.running)))
