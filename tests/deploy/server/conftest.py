@@ -51,7 +51,7 @@ class Served:
             client.close()
         found = {name.lower(): value for name, value in answer.getheaders()}
         is_json = found.get("content-type") == "application/json"
-        return answer.status, found, json.loads(raw) if is_json else raw
+        return answer.status, found, json.loads(raw) if is_json and raw else raw
 
     def ask(self, body: Any, path: str = "/v1/predict", **headers: str) -> tuple[int, Any]:
         status, _, found = self.request("POST", path, body, headers)

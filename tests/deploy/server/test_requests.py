@@ -116,6 +116,7 @@ def test_without_the_key_nothing_but_health_is_told(server: Any, key: str, heade
     for method, path in [("POST", "/v1/predict"), ("GET", "/v1/model"), ("GET", "/metrics"), ("GET", "/x")]:
         status, found, answer = server.request(method, path, {"text": COW}, wrong)
         assert (status, found["www-authenticate"]) == (401, 'Bearer realm="stepdistill"')
+        assert int(found["content-length"]) == len(json.dumps(answer, separators=(",", ":")))
         assert "STEPDISTILL_API_KEY" in answer["error"]
     for path in ("/", "/docs", "/healthz", "/readyz", "/openapi.json"):
         assert server.request("GET", path, None, wrong)[0] == 200
@@ -135,6 +136,15 @@ def test_wrong_paths_and_methods_are_told(server: Any) -> None:
     assert (status, headers["allow"]) == (405, "POST")
     assert "does not take this method" in answer["error"]
     assert server.request("DELETE", "/healthz")[0] == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/openapi.json"])
+def test_head_is_get_without_a_body(server: Any, path: str) -> None:
+    status, headers, body = server.request("HEAD", path, None, {"Content-Type": ""})
+    whole, expected, _ = server.request("GET", path)
+    assert (status, body) == (whole, "") == (200, "")
+    assert {**headers, "date": ""} == {**expected, "date": ""}
+    assert server.request("HEAD", "/v1/predict")[0] == 405
 
 
 def raw(server: Any, data: bytes) -> bytes:

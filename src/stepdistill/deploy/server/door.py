@@ -57,7 +57,7 @@ class Door:
             if refusal := self._refusal(scope):
                 await _refuse(sent, *refusal)
             else:
-                await self.app(scope, receive, sent)
+                await self.app(_read(scope), receive, sent)
         except Exception as error:  # noqa: BLE001 - uvicorn would log its message, which may quote a text
             _log.error(
                 "%s in %s\n%s",
@@ -87,6 +87,12 @@ class Door:
         return None
 
 
+def _read(scope: Scope) -> Scope:
+    """HEAD of a page is answered as GET; uvicorn, which keeps its own scope, leaves the body out."""
+    head = scope["method"] == "HEAD" and scope["path"] in OPEN
+    return {**scope, "method": "GET"} if head else scope
+
+
 def _named(scope: MutableMapping[str, Any]) -> str:
     # Paths that clients make up would make a count each, without end.
     path: str = scope["path"]
@@ -94,8 +100,10 @@ def _named(scope: MutableMapping[str, Any]) -> str:
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
-    headers = [(b"content-type", b"application/json")]
+    body = to_json({"error": reason})
+    # Its length, or the server would send it in chunks.
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="stepdistill"'))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": to_json({"error": reason})})
+    await send({"type": "http.response.body", "body": body})
