@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
@@ -9,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from stepdistill.config import LimitsConfig, TeacherConfig, check, load_run
+from stepdistill.config import TeacherConfig, check, load_run
 from stepdistill.deploy.answer import Answer
 from stepdistill.deploy.bundle import MANIFEST, Bundle
+from stepdistill.deploy.haste import Places, hasty, with_requests
 from stepdistill.deploy.teacher import Routing, routing_of
 from stepdistill.errors import (
     BudgetError,
@@ -38,10 +40,8 @@ if TYPE_CHECKING:
 
 SECONDS = 20.0
 """How long a request waits for the teacher."""
-RETRIES = 2
-"""Further attempts at most; somebody is waiting."""
-THREADS = 4
-"""Requests that wait for the teacher at the same time; each has its texts asked at once."""
+THREADS = 32
+"""Requests that are with the teacher at the same time; those beyond wait, and their time runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Router:
             raise ConfigError(f"a teacher '{teacher.backend}' cannot be asked about new texts")
         if not 0 < seconds <= 3600:
             raise ConfigError(f"route: {seconds:g} seconds to wait; give more than 0 and at most 3600")
-        self.teacher = _hasty(teacher, seconds)
+        self.teacher = hasty(teacher, seconds)
         self.seconds, self.ledger, self.max_cost_usd = seconds, ledger, max_cost_usd
         self._task, self._seed = task, seed
         here = teacher.backend in FREE_OF_CHARGE
@@ -100,6 +100,7 @@ class Router:
         Ledger(ledger).close()
         # A model in this process answers one call at a time.
         self._pool = ThreadPoolExecutor(1 if here else THREADS, "route")
+        self._places = Places(teacher.limits.concurrency)
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +140,7 @@ class Router:
 
     def _within(self, pairs: Sequence[Pair]) -> _Heard:
         """What is heard in time; what comes later is kept for the next who asks."""
-        asking = self._pool.submit(self._ask, pairs)
+        asking = self._pool.submit(self._ask, pairs, time.monotonic() + self.seconds)
         try:
             return asking.result(self.seconds)
         except Late:
@@ -147,13 +148,15 @@ class Router:
         with Ledger(self.ledger) as ledger:
             return _Heard(self._asked(ledger).heard(pairs), f"not within {self.seconds:g} s")
 
-    def _ask(self, pairs: Sequence[Pair]) -> _Heard:
+    def _ask(self, pairs: Sequence[Pair], until: float) -> _Heard:
         why, tally = "", Tally()
-        with Ledger(self.ledger) as ledger:
+        wanted = len(pairs) * self.teacher.draws
+        with self._places.taken(wanted, until - time.monotonic()) as places, Ledger(self.ledger) as ledger:
             asked = self._asked(ledger)
             try:
-                self._prepare(asked)
-                asked.ask(lambda: pairs, len(pairs), unwatched, tally)
+                if places:
+                    self._prepare(asked, places, until - time.monotonic())
+                    asked.ask(lambda: pairs, len(pairs), unwatched, tally)
             except StepdistillError as error:
                 why = _plainly(error)
             why = ", ".join(tally.failed) or why or f"not within {self.seconds:g} s"
@@ -162,9 +165,10 @@ class Router:
     def _asked(self, ledger: Ledger) -> AskedTeacher:
         return AskedTeacher(self._task, self.teacher, self._seed, ledger)
 
-    def _prepare(self, asked: AskedTeacher) -> None:
+    def _prepare(self, asked: AskedTeacher, places: int, seconds: float) -> None:
         # A server's backend holds the session of one event loop, so each call has its own.
-        backend = self._backend or OpenAIBackend(self.teacher, asked.sampling, self.seconds)
+        own = with_requests(self.teacher, places)
+        backend = self._backend or OpenAIBackend(own, asked.sampling, max(0.0, seconds))
         asked.prepare(self.max_cost_usd, backend)
 
     def _answer(self, example: Example, heard: Sequence[Heard], why: str) -> Answer:
@@ -250,6 +254,12 @@ def routed(
     return made
 
 
+def unheard(answers: Sequence[Answer], seconds: float) -> list[Answer]:
+    """The student's answers where the teacher was not even asked in time."""
+    reason = f"the teacher did not answer: not within {seconds:g} s"
+    return [replace(a, reason=f"{a.reason}; {reason}") if a.abstained else a for a in answers]
+
+
 def _merged(own: Answer, found: Answer, explain: bool) -> Answer:
     if found.label is None:
         return replace(own, reason=f"{own.reason}; {found.reason}")
@@ -266,21 +276,6 @@ def _pair(example: Example) -> Pair:
     """An example as new texts are: no gold label, and a name by which it always has the same prompt."""
     # Where demonstrations are drawn, they are by the name; a request's place in a batch would be another.
     return "test", Example(digest(example.text, *example.options), example.text, options=example.options)
-
-
-def _hasty(teacher: TeacherConfig, seconds: float) -> TeacherConfig:
-    """The same teacher for somebody who is waiting; none of it changes an answer or its key."""
-    own = teacher.limits
-    limits = LimitsConfig(
-        **{
-            **own.model_dump(),
-            "timeout_seconds": min(own.timeout_seconds, seconds),
-            "max_wait_seconds": min(own.max_wait_seconds, seconds),
-            "retries": min(own.retries, RETRIES),
-        }
-    )
-    live = "openai" if teacher.backend == "openai-batch" else teacher.backend
-    return teacher.model_copy(update={"backend": live, "limits": limits})
 
 
 def _plainly(error: StepdistillError) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stepdistill.deploy.answer import Answer
-from stepdistill.deploy.route import THREADS, Router, routed
+from stepdistill.deploy.route import Router, routed, unheard
 from stepdistill.deploy.server.batching import Batcher
 from stepdistill.deploy.server.limits import ServeConfig
 from stepdistill.deploy.server.metrics import Metrics
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 LIMITS = ("max_body_bytes", "max_texts", "max_characters", "max_options", "max_queue")
 """What clients are told of the limits."""
+_WAITING = 256
+"""Threads of requests that wait for the teacher; further ones wait for a thread, and their time runs."""
+_MOMENT = 0.5
+"""Seconds beyond `route_seconds` in which a router says what it has heard till then."""
 
 
 class Service:
@@ -51,10 +55,11 @@ class Service:
             max_wait=limits.max_wait_ms / 1000,
             max_queue=limits.max_queue,
             observe=self.metrics.batch,
+            check=runtime.check,
         )
         self.metrics.watch_queue(lambda: self.batcher.waiting)
         self._routed = 0
-        self._threads = ThreadPoolExecutor(THREADS, "routed") if router else None
+        self._threads = ThreadPoolExecutor(min(limits.max_routed, _WAITING), "routed") if router else None
 
     @property
     def ready(self) -> bool:
@@ -90,9 +95,13 @@ class Service:
             return [_unasked(answer) if answer.abstained else answer for answer in answers]
         self._routed += len(left)
         self.metrics.routed(len(left))
+        loop, seconds = asyncio.get_running_loop(), self.limits.route_seconds
+        asked = loop.run_in_executor(self._threads, routed, examples, answers, self.router, explain)
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, routed, examples, answers, self.router, explain)
+            # The router counts from when a thread asks it; who waits has begun to wait before.
+            return await asyncio.wait_for(asked, seconds + _MOMENT)
+        except TimeoutError:
+            return unheard(answers, seconds)
         finally:
             self._routed -= len(left)
 
