@@ -89,7 +89,9 @@ def test_a_text_is_answered_with_bars_and_reasons_and_hostile_text_stays_text(
 def test_the_key_is_asked_for_and_used(driver: Chrome, light: Path, starts: Any, key: str) -> None:
     with starts(light) as served:
         driver.get(served.url)
-        assert "the key is missing or wrong" in seen(driver)
+        hint = driver.find_element(By.ID, "hint")
+        WebDriverWait(driver, 30).until(lambda _: "asks for its key" in hint.text)
+        assert not driver.find_element(By.ID, "error").is_displayed()
         assert "the key is missing or wrong" in ask(driver, "Where is the cow?", key="wrong")
         assert "field" in ask(driver, "Where is the cow?", key=key)
         driver.get(served.url + "/docs")
@@ -110,6 +112,22 @@ def test_options_are_typed_one_a_line(driver: Chrome, starts: Any, chosen: Path)
         assert len(driver.find_elements(By.CSS_SELECTOR, "#bars tr")) == 3
         assert HOSTILE in said
         assert driver.execute_script("return window.ran === undefined")
+
+
+def test_with_the_key_the_fields_appear_before_anything_is_sent(
+    driver: Chrome, starts: Any, chosen: Path, key: str
+) -> None:
+    with starts(chosen) as served:
+        driver.get(served.url)
+        options = driver.find_element(By.ID, "options")
+        WebDriverWait(driver, 30).until(lambda _: driver.find_element(By.ID, "key").is_displayed())
+        driver.find_element(By.ID, "key").send_keys(key)
+        driver.find_element(By.ID, "text").send_keys("Where is the fish?")
+        WebDriverWait(driver, 30).until(lambda _: options.is_displayed())
+        assert served.counts().get('stepdistill_requests_total{path="/v1/predict",status="200"}', 0) == 0
+        options.send_keys("sea\nattic")
+        driver.find_element(By.ID, "ask").click()
+        assert "sea" in seen(driver)
 
 
 @pytest.fixture
