@@ -205,6 +205,22 @@ def test_a_text_that_cannot_be_taken_fails_alone_and_is_named() -> None:
     run(work, Student(), max_batch=16)
 
 
+def test_a_long_text_that_cannot_be_taken_is_refused_before_its_neighbours_are_asked() -> None:
+    def check(example: Example, explain: bool) -> None:
+        if example.text.startswith("bad"):
+            raise DataError("too long")
+
+    async def work(batcher: Batcher) -> list[object]:
+        batcher.check = check
+        asked = [batcher.submit(examples(*texts)) for texts in (("a",), ("b", "bad" * 1000), ("c" * 3000,))]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = run(work, student := Student(), max_batch=16)
+    assert isinstance(found[1], RefusedTextError)
+    assert (found[1].place, str(found[1])) == (1, "too long")
+    assert [texts for texts, _ in student.batches] == [("a", "c" * 3000)]
+
+
 def test_a_student_that_answers_too_little_is_an_error_and_swaps_nothing() -> None:
     class Short(Student):
         def ask(self, examples: Sequence[Example], explain: bool) -> list[Answer]:

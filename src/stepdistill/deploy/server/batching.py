@@ -21,6 +21,8 @@ Ask = Callable[[Sequence[Example], bool], list[Answer]]
 """Answers to examples, in order; the second argument: whether with rationales. Called in one thread."""
 _SLICES = 4
 """In how many parts a batch waits: it stops at the first in which nobody arrived."""
+_LONG = 2000
+"""Characters from which on a text is checked alone: shorter ones are seldom refused, and then by halves."""
 _MEMORY = 0.2
 """Weight of the newest batch in the mean of seconds a text."""
 _log = logging.getLogger(__name__)
@@ -89,6 +91,8 @@ class Batcher:
     Args:
         ask: answers a batch.
         max_batch, max_wait, max_queue: texts, seconds, texts.
+        check: raises StepdistillError where the student cannot take a text; asked of long ones alone,
+            since it spells them, and in the thread.
         observe: told the size of each batch.
     """
 
@@ -97,6 +101,7 @@ class Batcher:
     max_wait: float
     max_queue: int
     observe: Callable[[int], None] = lambda size: None
+    check: Callable[[Example, bool], None] = lambda example, explain: None
 
     def __post_init__(self) -> None:
         self.worker = Worker()
@@ -196,6 +201,8 @@ class Batcher:
         if not batch:
             return
         try:
+            if not (batch := await self._taken(batch, explain)):
+                return
             answers = await self.worker.call(partial(self.ask, [item.example for item in batch], explain))
             pairs = list(zip(batch, answers, strict=True))
         except StepdistillError as error:
@@ -214,6 +221,16 @@ class Batcher:
             return
         for item, answer in pairs:
             item.request.put(item, answer)
+
+    async def _taken(self, batch: list[_Item], explain: bool) -> list[_Item]:
+        """A batch without the long texts that the student cannot take; who sent them is told."""
+        for item in batch:
+            if len(item.example.text) + len(item.example.rationale or "") > _LONG:
+                try:
+                    await self.worker.call(partial(self.check, item.example, explain))
+                except StepdistillError as error:
+                    self._fail([item], RefusedTextError(item.place, str(error)))
+        return [item for item in batch if not item.request.future.done()]
 
     @staticmethod
     def _fail(batch: list[_Item], error: Exception) -> None:
