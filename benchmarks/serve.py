@@ -19,14 +19,15 @@ import json
 import math
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy_cases import SHAPES
-from serve_load import Sent, Target, arriving, closed, groups
-from serve_served import Offline, Served, offline, serving
+from serve_load import Sent, Target, arriving, closed, groups, run
+from serve_served import CORES, SERVER, Offline, Others, Served, offline, serving
 
 from stepdistill.deploy.export import ctranslate2
 from stepdistill.weights import be_quiet
@@ -35,6 +36,8 @@ CLIENTS = 32
 FLOOD = ("--set", "max_queue=256")
 """The least that takes a request of 256 texts; filled by fewer connections than the server lets in."""
 CONNECTIONS = 400
+QUIET, TRIES = 0.08, 20
+"""Cores that others may take during a round; how many rounds are tried for each that counts."""
 
 
 def main() -> None:
@@ -51,10 +54,13 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=500, help="that are asked")
     parser.add_argument("--explain", action="store_true", help="batching: ask for rationales too")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
+    parser.add_argument("--cores", type=int, default=1, help="of the server; clients have the last one")
     given = parser.parse_args()
     be_quiet()
+    SERVER[:] = CORES[: given.cores]
     with offline(given.run, given.precision, given.shape, given.texts) as student:
         found = {"run": given.run.name, "shape": given.shape, "precision": given.precision}
+        found["cores"] = given.cores
         found |= WORK[given.what](student, given)
     text = json.dumps(found, indent=2)
     print(text)
@@ -63,61 +69,73 @@ def main() -> None:
 
 
 def overhead(student: Offline, given: Any) -> dict[str, Any]:
-    """Latency with nobody else, and at a share of the capacity, each beside the call in the process.
-
-    In a round: the same texts in this process on the server's core, one client alone, `CLIENTS` of them in a
-    closed loop, whose requests a second are the capacity, and arrivals at the share of it.
-    """
-    rows = []
+    """Latency with nobody else, and at a share of the capacity, each beside the call in the process."""
     with serving(student.folder) as served:
-        target = served.target(student.texts)
-        capacity_of(target, student, 1.0)
-        for number in range(given.runs):
-            direct = student.seconds()
-            n = max(50, int(0.25 * given.seconds / statistics.median(direct)))
-            alone = run(closed(target, list(groups(n, len(student.texts), number)), 1))
-            capacity, _ = capacity_of(target, student, given.seconds / 2)
-            rate = given.load * capacity
-            asked = list(groups(max(200, int(rate * given.seconds)), len(student.texts), number))
-            busy = served.processor(), time.perf_counter()
-            loaded = run(arriving(target, asked, rate, CONNECTIONS, number))
-            used = (served.processor() - busy[0]) / (time.perf_counter() - busy[1])
-            check(student, [*alone, *loaded], only={200})
-            base, lone, full = (
-                milliseconds(values) for values in (direct, latencies(alone), latencies(loaded))
-            )
-            row = {"capacity": capacity, "rate": rate, "n": len(loaded), "server_busy": used}
-            row |= {f"in_process_{key}": base[key] for key in base} | {
-                f"alone_{key}": lone[key] for key in lone
-            }
-            row |= {f"loaded_{key}": full[key] for key in full}
-            row |= {f"alone_overhead_{key}": lone[key] - base[key] for key in ("p50", "p99")}
-            row |= {f"loaded_overhead_{key}": full[key] - base[key] for key in ("p50", "p99")}
-            rows.append(row)
+        capacity_of(served.target(student.texts), student, 1.0)
+        rows = rounds(given, (served,), lambda number: _overhead(served, student, given, number))
     return {"load": given.load, "runs": spreads(rows)}
+
+
+def _overhead(served: Served, student: Offline, given: Any, number: int) -> dict[str, float]:
+    """The call in this process on the server's cores; one client alone; `CLIENTS` of them in a closed loop,
+    whose requests a second are the capacity; arrivals at a share of it, without the server and with it.
+    """
+    target, row = served.target(student.texts), dict[str, float]()
+    direct = student.seconds()
+    n = max(50, int(0.25 * given.seconds / statistics.median(direct)))
+    alone = run(closed(target, list(groups(n, len(student.texts), number)), 1))
+    row["capacity"], _ = capacity_of(target, student, given.seconds / 2)
+    row["rate"] = rate = given.load * row["capacity"]
+    asked = list(groups(max(200, int(rate * given.seconds)), len(student.texts), number))
+    queued = student.arriving(asked, rate, number)
+    busy = served.processor(), time.perf_counter()
+    loaded = run(arriving(target, asked, rate, CONNECTIONS, number))
+    row["server_busy"] = (served.processor() - busy[0]) / (time.perf_counter() - busy[1])
+    row["n"] = check(student, [*alone, *loaded], only={200})["requests"] - len(alone)
+    row["late_p99"] = milliseconds([one.started - one.due for one in loaded])["p99"]
+    found = {"in_process": direct, "alone": latencies(alone), "queued": queued, "loaded": latencies(loaded)}
+    quantiles = {name: milliseconds(values) for name, values in found.items()}
+    row |= {f"{name}_{key}": value for name, made in quantiles.items() for key, value in made.items()}
+    for one, other in (("alone", "in_process"), ("loaded", "in_process"), ("loaded", "queued")):
+        for key in ("p50", "p99"):
+            row[f"{one}_over_{other}_{key}"] = quantiles[one][key] - quantiles[other][key]
+    return row
+
+
+def rounds(given: Any, servers: Sequence[Served], work: Callable[[int], dict[str, float]]) -> list[Any]:
+    """Rows of so many rounds; one during which other processes took much of the machine is made again."""
+    rows: list[dict[str, float]] = []
+    for number in range(TRIES * given.runs):
+        with Others(*servers) as others:
+            row = work(number)
+        print(f"round {number}: others took {others.share:.2f} cores", file=sys.stderr, flush=True)
+        if others.share < QUIET:
+            rows.append(row | {"others": others.share})
+        if len(rows) == given.runs:
+            return rows
+    raise SystemExit("too much else runs on this machine")
 
 
 def batching(student: Offline, given: Any) -> dict[str, Any]:
     """Requests a second of 32 clients: batches shared by requests beside a batch for each, in turns."""
     path = "/v1/explain" if given.explain else "/v1/predict"
-    rows: dict[str, list[float]] = {"texts of a batch": [], "times": [], "times by processor": []}
+
+    def work(_: int) -> dict[str, float]:
+        before, row, cost = shared.batches(), dict[str, float](), []
+        for name, served in (("shared", shared), ("one by one", alone)):
+            used = served.processor()
+            row[name], n = capacity_of(served.target(student.texts, path), student, given.seconds / 2)
+            cost.append((served.processor() - used) / n)
+            row[f"{name}, processor ms"] = 1000 * cost[-1]
+        count, total = (b - a for a, b in zip(before, shared.batches(), strict=True))
+        times = {"times": row["shared"] / row["one by one"], "times by processor": cost[1] / cost[0]}
+        return row | times | {"texts of a batch": total / count}
+
     with serving(student.folder) as shared, serving(student.folder, "--set", "max_batch=1") as alone:
         for served in (shared, alone):
             capacity_of(served.target(student.texts, path), student, 1.0)
-        for _ in range(given.runs):
-            before, cost = shared.batches(), []
-            for name, served in (("shared", shared), ("one by one", alone)):
-                used = served.processor()
-                rate, n = capacity_of(served.target(student.texts, path), student, given.seconds / 2)
-                cost.append((served.processor() - used) / n)
-                rows.setdefault(name, []).append(rate)
-                rows.setdefault(f"{name}, processor ms", []).append(1000 * cost[-1])
-            count, total = (b - a for a, b in zip(before, shared.batches(), strict=True))
-            rows["texts of a batch"].append(total / count)
-            rows["times"].append(rows["shared"][-1] / rows["one by one"][-1])
-            rows["times by processor"].append(cost[1] / cost[0])
-    found = {name: spread(values) for name, values in rows.items()}
-    return {"clients": CLIENTS, "path": path, "runs": found}
+        rows = rounds(given, (shared, alone), work)
+    return {"clients": CLIENTS, "path": path, "runs": spreads(rows)}
 
 
 def flood(student: Offline, given: Any) -> dict[str, Any]:
@@ -237,7 +255,6 @@ def spreads(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     return {key: spread([row[key] for row in rows]) for key in rows[0]}
 
 
-run: Callable[..., Any] = asyncio.run
 WORK = {"overhead": overhead, "batching": batching, "flood": flood, "drain": drain}
 
 if __name__ == "__main__":

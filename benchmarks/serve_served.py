@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,16 +17,23 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from deploy_cases import make_student
-from serve_load import Sent, Target
+from serve_load import Sent, Target, run
 
 from stepdistill.deploy.bundle import Settings, of_student, seal
 from stepdistill.deploy.export import ctranslate2, job
+from stepdistill.deploy.inputs import from_text
 from stepdistill.deploy.runtime import Runtime, load
+from stepdistill.deploy.server.batching import Batcher
+from stepdistill.deploy.server.limits import ServeConfig
+from stepdistill.deploy.server.run import _SWITCH
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+SERVER = CORES[:1]
+"""The server's cores; this process is on the last, where there are two."""
 TOLERANCES = {"float32": 1e-3, "bfloat16": 1e-3, "int8": 5e-3}
 """Of a probability: which texts share a batch changes the last digits, and in eight bits, where the last
 digits decide to which of two whole numbers a value is rounded, up to 0.002 were seen."""
@@ -47,13 +55,44 @@ class Offline:
     def seconds(self) -> list[float]:
         """Of the call in this process, one text at a time, on the server's core."""
         found = []
-        pin(server_core())
+        pin(SERVER)
         for text in self.texts[:SINGLES]:
             begun = time.perf_counter()
             self.runtime.predict([text])
             found.append(time.perf_counter() - begun)
         pin(CORES[-1:])
         return found
+
+    def arriving(self, asked: Sequence[tuple[int, ...]], rate: float, seed: int) -> list[float]:
+        """Seconds of the answers to the arrivals of `serve_load.arriving`, without a server.
+
+        They wait for the model and share its batches in the same way, on the same cores, in this process.
+        """
+        limits = ServeConfig()
+        seconds: list[float] = []
+
+        async def asking() -> None:
+            batcher = Batcher(
+                self.runtime.predict, limits.max_batch, limits.max_wait_ms / 1000, limits.max_queue
+            )
+            working, draw, due = asyncio.create_task(batcher.run()), Random(seed), time.perf_counter()
+            futures = []
+            for places in asked:
+                due += draw.expovariate(rate)
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                futures.append(
+                    batcher.submit([from_text(self.runtime.task, self.texts[i], i) for i in places])
+                )
+                futures[-1].add_done_callback(lambda _, due=due: seconds.append(time.perf_counter() - due))  # type: ignore[misc]
+            await asyncio.gather(*futures)
+            working.cancel()
+            batcher.worker.close()
+
+        pin(SERVER)
+        sys.setswitchinterval(_SWITCH)
+        run(asking())
+        pin(CORES[-1:])
+        return seconds
 
     def wrong(self, sent: Sent) -> bool:
         """Whether a 200 has another label, or other probabilities, than the texts that were sent."""
@@ -70,9 +109,9 @@ class Offline:
 
 
 @contextlib.contextmanager
-def offline(run: Path, precision: str, shape: str | None, texts: int) -> Iterator[Offline]:
+def offline(folder_of_run: Path, precision: str, shape: str | None, texts: int) -> Iterator[Offline]:
     """A bundle of the run's best student, not proven; with `shape`, random weights stand in its place."""
-    source = job.find(run)
+    source = job.find(folder_of_run)
     with tempfile.TemporaryDirectory() as scratch:
         weights = source.student
         if shape:
@@ -84,7 +123,7 @@ def offline(run: Path, precision: str, shape: str | None, texts: int) -> Iterato
         wanted = {"format": "ctranslate2", "precision": precision, "settings": Settings(readout="first")}
         seal(folder, about.model_copy(update=wanted))
         found = [one.text for one in source.examples.get("test") or ()][:texts]
-        pin(server_core())
+        pin(SERVER)
         runtime = load(folder, threads=1)
         runtime.predict(found[:20])
         answers = []
@@ -96,15 +135,31 @@ def offline(run: Path, precision: str, shape: str | None, texts: int) -> Iterato
         yield student
 
 
-def server_core() -> list[int]:
-    """The server's core; ours is the last, where there are two."""
-    return CORES[:1]
-
-
 def pin(cores: Sequence[int]) -> None:
     """This thread and those that it starts."""
     if cores:
         os.sched_setaffinity(0, cores)
+
+
+class Others:
+    """What other processes took of the machine while a block ran, in cores: `share`."""
+
+    def __init__(self, *ours: Served) -> None:
+        self._ours, self.share = ours, 0.0
+
+    def _now(self) -> tuple[float, float]:
+        ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        busy = sum(int(n) for place, n in enumerate(ticks) if place not in (3, 4)) / os.sysconf("SC_CLK_TCK")
+        own = time.process_time() + sum(served.processor() for served in self._ours)
+        return busy - own, time.monotonic()
+
+    def __enter__(self) -> Others:
+        self._begun = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        used, until = self._now()
+        self.share = (used - self._begun[0]) / (until - self._begun[1])
 
 
 @dataclass
@@ -161,7 +216,7 @@ def serving(folder: Path, *options: str) -> Iterator[Served]:
     environment["PYTHONPATH"] = str(_ROOT / "src")
     command = [sys.executable, "-m", "stepdistill", "serve", str(folder), "--port", "0", "--threads", "1"]
     if CORES:
-        command = ["taskset", "-c", ",".join(map(str, server_core())), *command]
+        command = ["taskset", "-c", ",".join(map(str, SERVER)), *command]
     with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
         process = subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
