@@ -73,6 +73,7 @@ def test_a_crash_is_a_500_that_tells_and_logs_no_text(light: Path, caplog: pytes
         (status, body), (starved, _), (later, answer) = asyncio.run(work())
     assert (status, body) == (500, b'{"error":"the server failed; its log says where"}')
     assert starved == 503
+    assert b'stepdistill_rejected_total{reason="memory"} 1.0' in service.metrics.text()
     assert (later, json.loads(answer)["answers"][0]["label"]) == (200, "field")
     assert "ValueError in a batch of 1 texts" in caplog.text
     assert "test_crash.py" in caplog.text

@@ -104,6 +104,7 @@ def _answers(app: FastAPI, service: Service) -> None:
 async def _answered(request: Request, service: Service, explain: bool) -> Response:
     """Read, queue, wait, answer; every way that this can fail has a status and a reason."""
     if not service.loaded:
+        service.metrics.refused("loading")
         return _error(503, service.state, retry_after=1)
     try:
         body = await body_of(request, service.limits)
@@ -118,11 +119,13 @@ async def _answered(request: Request, service: Service, explain: bool) -> Respon
         return _error(422, f"text {error.place + 1}: {error}")
     except FailedBatchError as error:
         if error.memory:
+            service.metrics.refused("memory")
             return _error(503, "the server has no memory for this now; send fewer or shorter texts", 1)
         return _error(500, _REASONS[500])
     except ClientGoneError:
         return Response(status_code=CLIENT_GONE)
     except asyncio.CancelledError:
+        service.metrics.refused("stopping")
         return _error(503, "the server has stopped before it came to this request", retry_after=1)
     service.metrics.answered(answers)
     return _json(answers_out(answers))

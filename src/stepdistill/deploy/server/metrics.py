@@ -21,9 +21,8 @@ REJECTED = {
     421: "host",
     422: "request",
     429: "queue",
-    503: "not ready",
 }
-"""Why a request was not answered, by its status."""
+"""Why a request was not answered, by its status; of a 503 there are several reasons, each told as it is."""
 
 
 class Metrics:
@@ -33,7 +32,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         by, name = self.registry, "stepdistill_"
-        self._requests = Counter(name + "requests", "Requests answered", ["path", "status"], registry=by)
+        self._requests = Counter(name + "requests", "Requests by status", ["path", "status"], registry=by)
         self._seconds = Histogram(
             name + "request_seconds", "Seconds of a request", ["path"], buckets=_SECONDS, registry=by
         )
