@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -108,6 +109,7 @@ class Form:
             raise BadRequest(400, f"the body is not JSON ({' '.join(str(error).split())})") from None
         if not isinstance(values, dict):
             raise BadRequest(422, f"a JSON object is expected, not {_kind(values)}")
+        json.loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
         for key in values:
             if key not in (allowed := (*self.keys, "explain") if asks else self.keys):
                 raise BadRequest(422, unknown("key", key, allowed))
@@ -218,6 +220,16 @@ def _object(needed: Mapping[str, Any], more: Mapping[str, Any] | None = None) ->
         "required": list(needed),
         "additionalProperties": False,
     }
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are each there once; readers differ in which of two they take."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRequest(422, f"the key {brief(twice, 40)} stands there twice; leave one out")
+    return made
 
 
 def _kind(value: Any) -> str:
