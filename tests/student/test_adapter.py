@@ -156,7 +156,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(
     def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
         model = adapted(make_student(family))
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.activation_checkpointing_enable({"use_reentrant": reentrant})
         # The second of the two low-rank matrices begins at zero, and then the first has no gradient.
         torch.manual_seed(3)
         for name, weight in model.named_parameters():

@@ -126,7 +126,7 @@ def _decoder_step(student: Student, sources: Sequence[Ids], opening: Ids, read: 
         encoder_outputs=read,
         attention_mask=_mask(student, sources),
         decoder_input_ids=fed,
-        past_key_values=cache,
+        cache=cache,
         use_cache=cache is not None,
     ).logits
     return _log_probabilities(logits[:, -1])
@@ -174,7 +174,7 @@ def _rests(
         encoder_outputs=read,
         attention_mask=mask,
         decoder_input_ids=fed.to(model.device),
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
     ).logits
     cache.self_attention_cache.crop(-width)

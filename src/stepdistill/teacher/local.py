@@ -157,8 +157,8 @@ class LocalBackend:
         stops = _Stops(tokens.tokenizer, sampling.stop, skip)
         past = {}
         if head:
-            past["past_key_values"] = copy.deepcopy(self._head.cache)
-            past["past_key_values"].batch_repeat_interleave(len(batch))
+            past["cache"] = copy.deepcopy(self._head.cache)
+            past["cache"].batch_repeat_interleave(len(batch))
         written = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -224,7 +224,7 @@ class LocalBackend:
         if len(ids) < SHARED or rope.get("rope_type") not in _FIXED_ROPE:
             return _Head(messages, [])
         row = torch.tensor([ids], device=self._model.device)
-        cache = self._model.base_model(input_ids=row, use_cache=True).past_key_values
+        cache = self._model.base_model(input_ids=row, use_cache=True).cache
         # Windows and recurrent states count places, fillers included, and so would see other texts.
         if any(type(layer) is not DynamicLayer for layer in cache.layers):
             return _Head(messages, [])
