@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,13 @@ def test_limits_are_checked(given: str, reason: str) -> None:
 
 def test_limits_are_set() -> None:
     assert serve_config(["max_batch=3", "max_wait_ms=5"]) == ServeConfig(max_batch=3, max_wait_ms=5)
+
+
+def test_a_connections_answers_are_sent_at_once() -> None:
+    with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_address_that_cannot_be_had_is_named() -> None:
