@@ -127,7 +127,8 @@ class _Shop:
             self._start(slots)
             self._running = [slot for slot in slots if slot.trial is not None]
             self._show()
-            self._listen(len(self._running) < len(slots))
+            if self._running or self._waiting or self._elsewhere:
+                self._listen(len(self._running) < len(slots))
         self._running = []
         self._show()
 
