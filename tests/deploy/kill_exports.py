@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import random
 import shutil
 import signal
@@ -28,8 +29,11 @@ from stepdistill.files import read_object
 def start(run: Path, out: Path) -> subprocess.Popen[bytes]:
     """A real command, in a process of its own."""
     given = ["export", str(run), "--format", "ctranslate2", "--precision", "float32", "--quiet"]
-    more = ["--threads", "1", "--out", str(out)]
-    return subprocess.Popen([sys.executable, "-m", "stepdistill", *given, *more], stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "stepdistill", *given, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def state(out: Path) -> str:

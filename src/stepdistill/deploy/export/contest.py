@@ -24,7 +24,7 @@ ENOUGH = 100
 """Single requests of a side at most."""
 FEWEST = 20
 """And at least, however long they take, as far as there are examples."""
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds of single requests after which `FEWEST` of them are enough."""
 
 
