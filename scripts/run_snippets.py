@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,8 +32,10 @@ def run_page(page: Path) -> int:
             continue
         program = ["bash", "-euo", "pipefail", "-c"] if block["kind"] == "bash" else [sys.executable, "-c"]
         print(f"{page.name} block {number}:\n{block['code'].rstrip()}", flush=True)
+        begun = time.monotonic()
         if subprocess.run([*program, block["code"]], cwd=ROOT, check=False).returncode:  # noqa: S603
             raise SystemExit(f"{page}: block {number} failed")
+        print(f"{page.name} block {number}: {time.monotonic() - begun:.0f} s", flush=True)
         done += 1
     return done
 
