@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # whole runs
+
 FILES = ("annotations.jsonl", "predictions.jsonl", "results.jsonl")
 
 

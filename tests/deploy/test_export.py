@@ -31,6 +31,8 @@ from stepdistill.records import unwatched
 from stepdistill.study.job import Job
 from stepdistill.task.stream import digest_examples
 
+pytestmark = pytest.mark.slow  # two processes with torch for each export
+
 ORDER = Order(Path(), "ctranslate2", Path(), "float32", "step-by-step", target=Target(share=0.5), threads=1)
 COMMAND = (sys.executable, "-m", "stepdistill")
 
@@ -126,7 +128,6 @@ def test_an_export_that_answers_otherwise_fails_and_leaves_nothing(
     assert left(tmp_path) == []
 
 
-@pytest.mark.slow
 def test_too_few_examples_are_no_proof(tmp_path: Path, run: Path) -> None:
     home = tmp_path / "small"
     shutil.copytree(run.parent, home)
@@ -214,7 +215,6 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(
     assert left(tmp_path) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whoever_is_stopped_leaves_nothing_behind(
     run: Path, made: Exported, tmp_path: Path, number: signal.Signals
@@ -247,7 +247,6 @@ def test_two_exports_to_one_place_do_not_mix(run: Path, tmp_path: Path) -> None:
         export(Order(run, "ctranslate2", tmp_path / "it"))
 
 
-@pytest.mark.slow
 def test_the_command_prints_the_proof_and_the_next_one(run: Path, tmp_path: Path) -> None:
     given = ["export", str(run), "--format", "huggingface", "--out", "it", "--quiet"]
     done = subprocess.run(
@@ -280,7 +279,6 @@ def loads_without_us(folder: Path, student: stepdistill.Runtime) -> None:
     assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.slow
 def test_a_precision_that_nobody_asked_for_gives_way_to_a_finer_one(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ def tidying(tokenizer: Any) -> Any:
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS[:-1], pytest.param(KINDS[-1], marks=pytest.mark.slow)])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The encoder of training, and what is read of the file that training leaves."""
     folder = tmp_path_factory.mktemp("tokenizer")

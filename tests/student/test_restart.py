@@ -19,6 +19,8 @@ from stepdistill.student.checkpoint import newest
 from stepdistill.student.model import Student
 from stepdistill.student.train import train
 
+pytestmark = pytest.mark.slow  # whole trainings, each twice
+
 Teach = Callable[..., Any]
 Killer = Callable[..., None]
 

@@ -66,6 +66,7 @@ def drawn(rows: Sequence[ResultRow], n_labels: int) -> list[Figure]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_text_is_covered_or_cut_and_every_series_is_named(shape: str) -> None:
     found = drawn(*SHAPES[shape])

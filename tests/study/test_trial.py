@@ -33,6 +33,8 @@ from stepdistill.study.trial import (
     write_trial,
 )
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:

@@ -228,6 +228,7 @@ def test_the_log_of_another_ledger_brings_no_wrong_answer(path: Path, tmp_path: 
     all_right(path, WORDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 2, 9, 17, 28, 32 + 24 + 60, 32 + 24 + PAGE + 9, 32 + 24 + PAGE + 30])
 def test_a_damaged_log_is_salvaged_beyond_the_damage(tmp_path: Path, place: int) -> None:
     path = tmp_path / "ledger.sqlite"

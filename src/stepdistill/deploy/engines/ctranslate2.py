@@ -56,8 +56,8 @@ def open_engine(folder: Path, bundle: Bundle, threads: int | None = None) -> Eng
 
 
 @dataclass(frozen=True)
-class PairEngine:
-    """An `Engine` for encoder-decoders."""
+class _Loaded:
+    """A model of the library, and its vocabulary."""
 
     model: Any
     words: Words
@@ -66,6 +66,11 @@ class PairEngine:
     def computes(self) -> str:
         """As `Engine.computes`."""
         return str(self.model.compute_type)
+
+
+@dataclass(frozen=True)
+class PairEngine(_Loaded):
+    """An `Engine` for encoder-decoders."""
 
     def first(self, questions: Sequence[Question]) -> list[list[float]]:
         """As `Engine.first`: one reading by the encoder, and a step of the decoder behind the opening."""
@@ -126,16 +131,8 @@ class PairEngine:
 
 
 @dataclass(frozen=True)
-class CausalEngine:
+class CausalEngine(_Loaded):
     """An `Engine` for models that read and write in one."""
-
-    model: Any
-    words: Words
-
-    @property
-    def computes(self) -> str:
-        """As `Engine.computes`."""
-        return str(self.model.compute_type)
 
     def first(self, questions: Sequence[Question]) -> list[list[float]]:
         """As `Engine.first`."""
