@@ -177,13 +177,14 @@ def main(home: Path, kills: int, seed: int, kind: str) -> None:
     done = ended = 0
     while True:
         out.mkdir(exist_ok=True)
-        step, after = chance.randint(1, steps), chance.uniform(0.0, seconds)
+        # The first comes where a checkpoint is certain, so that even a single one shows a restart.
+        step, after = chance.randint(1 if done else steps // 2, steps), chance.uniform(0.0, seconds)
         if done >= kills:
             step, after = 0, 0.0
         elif done % 2:
-            after = 0.0
-        else:
             step = 0
+        else:
+            after = 0.0
         if child(student, kind, out, note, step, after):
             done += 1
             found, torn = newest(out / ".s.work")
