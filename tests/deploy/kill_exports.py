@@ -3,7 +3,8 @@
     python tests/deploy/kill_exports.py FOLDER [KILLS] [SEED]
 
 After each SIGKILL the export's folder is absent, or one that can be loaded and has its proof. The last
-start is not killed: it must leave the export alone behind. Prints a JSON line. See test_export.py.
+start is not killed: it must leave the export alone behind. Prints a JSON line. Not a test by itself:
+test_export.py kills one while it is proven; docs/reliability.md has the figures.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def test_the_hub_reads_the_front_matter() -> None:
 
     found: Any = ModelCard(render(manifest(), PROOF, replace(FACTS, base_model="google/t5-v1_1-base"))).data
     assert found.base_model == "google/t5-v1_1-base"
-    assert found.library_name == "stepdistill"
+    assert found["library_name"] == "stepdistill"
     assert found.license is None
     assert found.eval_results[0].metric_value == 0.7
     assert found.eval_results[0].dataset_name == "letters"

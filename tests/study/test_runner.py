@@ -224,6 +224,8 @@ def test_what_another_process_works_on_is_waited_for_and_not_run_twice(
     (trial,) = trials(small_study(tmp_path / "study"))
     write_trial(trial)
     monkeypatch.setattr(runner, "_LOOK", 0.05)
+    # With nothing left to do there is nothing to wait for: so long a sleep would be an error.
+    monkeypatch.setattr(runner, "_SHOW", float("inf"))
     shown: list[str] = []
     other = contextlib.ExitStack()
     other.enter_context(lock(trial.folder))
